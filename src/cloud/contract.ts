@@ -1,0 +1,155 @@
+/**
+ * The provider contract: all that Infralet asks of a cloud, a hypervisor or anything else that makes machines.
+ *
+ * A provider is one object, made by the `create` function of a `ProviderModule` (providers/<name>/index.ts). It holds no
+ * truth of its own: what exists is what `describe` finds. Every function takes an AbortSignal, and every function is
+ * safe to repeat: after a crash the reconciler calls it again with the same arguments.
+ */
+import type { InstanceId } from '../base/ids.ts';
+import type { Clock } from '../base/time.ts';
+import type { Logger } from '../telemetry/log.ts';
+
+/** What a machine is asked to offer; the provider picks the nearest shape that has at least this much. */
+export interface MachineShape {
+  /** Thousandths of a CPU. */
+  readonly cpuMillis: number;
+  /** Memory in bytes as the guest sees it, guest overhead included. */
+  readonly memoryBytes: number;
+  /** Writable scratch disk in bytes. */
+  readonly diskBytes: number;
+}
+
+export interface LaunchRequest {
+  /** Idempotency token, at most 64 ASCII characters: two launches with one token make one machine. */
+  readonly token: string;
+  /** Put on the machine in the create call itself. Keys: TAGS. */
+  readonly tags: Readonly<Record<string, string>>;
+  readonly shape: MachineShape;
+  /** JSON for the agent (see guest/user-data.ts), at most 4 KiB. Readable inside the machine only. */
+  readonly userData: string;
+}
+
+/** Tag keys every provider carries. */
+export const TAGS = {
+  cluster: 'infralet.dev/cluster',
+  node: 'infralet.dev/node',
+  sandbox: 'infralet.dev/sandbox',
+  podUid: 'infralet.dev/pod-uid',
+  attempt: 'infralet.dev/attempt',
+  token: 'infralet.dev/token',
+} as const;
+
+export const INSTANCE_STATES = ['pending', 'running', 'stopping', 'stopped', 'terminated'] as const;
+export type InstanceState = (typeof INSTANCE_STATES)[number];
+
+/** Where the machine's pod NIC can be reached from the node. */
+export type PodLink =
+  /** A tap device in the node's network namespace, to be moved into the pod's. */
+  { readonly kind: 'tap'; readonly device: string };
+
+export interface Instance {
+  readonly id: InstanceId;
+  readonly token: string;
+  readonly tags: Readonly<Record<string, string>>;
+  readonly state: InstanceState;
+  /** Why it is stopped or terminated, in the provider's words; empty while it runs. */
+  readonly reason: string;
+  /** Milliseconds since the epoch. */
+  readonly launchedAt: number;
+  readonly shape: MachineShape;
+  /** TCP address of the agent, once known. */
+  readonly agent: { readonly host: string; readonly port: number } | undefined;
+  readonly podLink: PodLink | undefined;
+}
+
+export type LaunchResult =
+  | { readonly token: string; readonly ok: true; readonly instance: Instance }
+  | { readonly token: string; readonly ok: false; readonly error: unknown };
+
+export type DescribeQuery =
+  | { readonly by: 'ids'; readonly ids: readonly InstanceId[] }
+  /** All machines whose tags contain these, in every state but terminated. */
+  | { readonly by: 'tags'; readonly tags: Readonly<Record<string, string>> };
+
+/** What went wrong, in the terms in which the reconciler decides what to do next. */
+export const FAULT_KINDS = [
+  /** Asked too often: wait, then the same call again. */
+  'throttled',
+  /** None of this shape to be had now: try another. */
+  'no-capacity',
+  /** The account's own limit is reached. */
+  'quota',
+  /** This provider cannot do it, now or later. */
+  'unsupported',
+  /** The request itself is wrong. */
+  'invalid',
+  /** Eventual consistency: created, but not seen yet. */
+  'not-found-yet',
+  /** Credentials are missing, wrong or expired. */
+  'auth',
+  /** Unknown outcome or passing failure: the same token again. */
+  'transient',
+  /** The machine is gone or cannot be made; do not try again. */
+  'terminal',
+] as const;
+export type FaultKind = (typeof FAULT_KINDS)[number];
+
+export interface Fault {
+  readonly kind: FaultKind;
+  /** One sentence for the pod's event. */
+  readonly message: string;
+  /** Earliest useful next try, in milliseconds from now. */
+  readonly retryAfterMs?: number;
+}
+
+/** One finding of `doctor`. */
+export interface Check {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly detail: string;
+  /** The command or setting that mends it. */
+  readonly fix?: string;
+}
+
+/** What one machine uses on this node; only providers whose machines run here can tell. */
+export interface MachineUsage {
+  /** Proportional set size of the machine's process, bytes. */
+  readonly memoryBytes: number;
+  /** Disk space taken by the machine's files, bytes. */
+  readonly diskBytes: number;
+}
+
+export interface Provider extends AsyncDisposable {
+  readonly name: string;
+  /** Makes machines. One result per request, in any order; a failed one does not fail the others. */
+  launch(batch: readonly LaunchRequest[], signal: AbortSignal): Promise<readonly LaunchResult[]>;
+  /** What exists. Ids that are unknown are left out; tombstones may be reported as `terminated`. */
+  describe(query: DescribeQuery, signal: AbortSignal): Promise<readonly Instance[]>;
+  /** Ends machines and everything that came with them (disks, taps, cgroups, files). Succeeds on what is gone. */
+  terminate(ids: readonly InstanceId[], signal: AbortSignal): Promise<void>;
+  classify(error: unknown): Fault;
+  /** The end of the machine's console, for error messages; empty when there is none. Untrusted text. */
+  console(id: InstanceId, maxBytes: number, signal: AbortSignal): Promise<string>;
+  /** Resolves when the machine has stopped running, with the reason; used to notice deaths without polling. */
+  readonly exits?: (id: InstanceId, signal: AbortSignal) => Promise<string>;
+  readonly usage?: (id: InstanceId, signal: AbortSignal) => Promise<MachineUsage>;
+  /** What this host or account can do, and what is missing. Does not change anything outside its own cache. */
+  doctor(signal: AbortSignal): Promise<readonly Check[]>;
+}
+
+/** What the daemon hands to a provider. */
+export interface ProviderContext {
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** Directory for the provider's own durable files; made by the daemon. */
+  readonly stateDir: string;
+  /** Directory of the guest image (see guest-image/manifest.ts). */
+  readonly guestImageDir: string;
+}
+
+export interface ProviderModule<Config = unknown> {
+  readonly name: string;
+  /** Parses the provider's own section of the configuration; throws InfraletError INVALID_ARGUMENT with the path. */
+  readonly parseConfig: (section: unknown) => Config;
+  readonly create: (config: Config, context: ProviderContext, signal: AbortSignal) => Promise<Provider>;
+}

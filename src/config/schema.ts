@@ -1,0 +1,125 @@
+/**
+ * The configuration file's schema: every limit, time and default of the daemon, with unit and reason.
+ * Durations and sizes are written with units ("60s", "512Mi") and compiled to milliseconds and bytes.
+ */
+import { z } from 'zod';
+import { LOG_LEVELS } from '../telemetry/log.ts';
+import { bytes, duration } from './units.ts';
+
+const server = z.strictObject({
+  socket: z.string().startsWith('/').default('/run/infralet/infralet.sock').describe('Unix socket of the CRI server.'),
+  socketMode: z
+    .string()
+    .regex(/^0[0-7]{3}$/)
+    .default('0660')
+    .describe('File mode of the socket, octal. 0660: root and the group only, since the CRI is root on the node.'),
+  maxMessage: bytes('16Mi').describe("Largest CRI message; 16 MiB is the kubelet's own limit."),
+  drain: duration('10s').describe('Time that calls in progress get at shutdown before they are cut.'),
+});
+
+const streaming = z.strictObject({
+  address: z
+    .string()
+    .default('127.0.0.1')
+    .describe('Address of the exec/attach/port-forward server. The kubelet is its only client, so loopback.'),
+  port: z.int().min(0).max(65535).default(0).describe('0: any free port; URLs name it.'),
+  tokenTtl: duration('60s').describe('Life of a streaming URL until its single use; kubelet connects at once.'),
+  maxTokens: z.int().min(1).default(1000).describe('Streaming URLs outstanding at once, against a runaway client.'),
+  idle: duration('4h').describe('A streaming connection without a byte for this long is closed (kubelet: 4 h).'),
+});
+
+const machine = z.strictObject({
+  minCpuMillis: z.int().min(100).default(1000).describe('Smallest machine, thousandths of a CPU: one vCPU.'),
+  maxCpuMillis: z.int().min(100).default(16000).describe('Largest machine, thousandths of a CPU.'),
+  defaultCpuMillis: z.int().min(100).default(1000).describe('For pods that name neither quota nor shares.'),
+  minMemory: bytes('256Mi').describe('Smallest machine: containerd, agent and kernel need about 180 MiB.'),
+  maxMemory: bytes('64Gi').describe('Largest machine.'),
+  defaultMemory: bytes('256Mi').describe('Memory for pods without a limit, before the overhead.'),
+  overheadMemory: bytes('192Mi').describe('Added to what the pod asks for: kernel, containerd and agent, measured.'),
+  disk: bytes('10Gi').describe('Scratch disk; sparse, so unused space costs nothing on local providers.'),
+  bootTimeout: duration('120s').describe(
+    'From launch to enrolled agent. Cloud machines take up to 60 s, an emulated one 10 s; twice the slowest.',
+  ),
+  connectInterval: duration('50ms').describe('Between two tries to reach a booting agent.'),
+  goneAfter: duration('60s').describe('A channel that stays lost this long makes the pod NotReady.'),
+  heartbeat: duration('5s').describe('Between heartbeats of an agent; three missed ones mean a lost channel.'),
+  shutdownGrace: duration('2s').describe('For an orderly power-off before the machine is terminated.'),
+});
+
+const image = z.strictObject({
+  skopeo: z.string().default('skopeo').describe('Program that talks to registries.'),
+  registriesConf: z.string().optional().describe('containers-registries.conf(5) file; default: the system one.'),
+  policy: z
+    .string()
+    .optional()
+    .describe('containers-policy.json(5) file. Default: the system one, or accept anything where there is none.'),
+  certsDir: z.string().optional().describe('containers-certs.d(5) directory.'),
+  pullTimeout: duration('30m').describe('One pull as a whole; big images over slow lines take that long.'),
+  concurrentPulls: z.int().min(1).default(3).describe('Pulls at once; more only share the same line.'),
+  pinned: z.array(z.string()).default([]).describe('References that the kubelet must not collect as garbage.'),
+});
+
+const network = z.strictObject({
+  confDir: z.string().default('/etc/cni/net.d').describe('First *.conflist (by name) is used, as with any runtime.'),
+  binDirs: z.array(z.string()).default(['/opt/cni/bin', '/usr/lib/cni']).describe('Where CNI plugins are looked for.'),
+  cacheDir: z.string().default('/var/lib/cni').describe("State of CNI plugins such as host-local's addresses."),
+  timeout: duration('60s').describe('One CNI call; IPAM daemons of clouds take seconds.'),
+  hostNetwork: z
+    .enum(['machine', 'reject'])
+    .default('machine')
+    .describe('What a hostNetwork pod gets: the network of its own machine, or a clear error.'),
+});
+
+const pki = z.strictObject({
+  caLife: duration('8760h').describe("Life of the node's own CA; it signs nothing but agents and this daemon."),
+  leafLife: duration('24h').describe('Life of an agent certificate; short, since nothing revokes it.'),
+  renewBefore: duration('8h').describe('Renewal starts this long before the end: a third of the life.'),
+  clockSkew: duration('5m').describe('Certificates are valid this long before they were made: guest clocks drift.'),
+});
+
+const reconciler = z.strictObject({
+  retryInitial: duration('500ms').describe('First retry of a failed step.'),
+  retryMax: duration('30s').describe('Longest pause between retries of one sandbox.'),
+  launchConcurrency: z.int().min(1).default(4).describe('Machines booting at once; more boot slower than in turn.'),
+  orphanGrace: duration('120s').describe(
+    'A sandbox whose RunPodSandbox caller is gone is kept this long for the next try, then removed.',
+  ),
+  sweep: duration('60s').describe('Between two comparisons of what exists with what is wanted.'),
+});
+
+const policy = z.strictObject({
+  hostPath: z
+    .enum(['deny', 'copy'])
+    .default('copy')
+    .describe('hostPath volumes: refused, or copied into the machine when the container is created (not live).'),
+  maxCopyBytes: bytes('1Gi').describe('Largest mount that is copied into a machine.'),
+  maxCopyFiles: z.int().min(1).default(100_000).describe('Most files in one copied mount.'),
+});
+
+const log = z.strictObject({
+  level: z.enum(LOG_LEVELS).default('info'),
+  components: z.record(z.string(), z.enum(LOG_LEVELS)).default({}).describe('Level per component.'),
+  format: z.enum(['json', 'pretty']).default('json'),
+});
+
+export const configSchema = z.strictObject({
+  cluster: z.string().min(1).max(63).default('default').describe('Name of the cluster; marks every machine.'),
+  node: z.string().max(253).default('').describe('Name of this node; empty: the host name.'),
+  stateDir: z.string().startsWith('/').default('/var/lib/infralet').describe('Journal, keys, images, machines.'),
+  guestImageDir: z.string().default('').describe('Directory of the guest image; empty: <stateDir>/guest.'),
+  provider: z.string().default('qemu').describe('Which provider makes the machines.'),
+  providers: z.record(z.string(), z.unknown()).default({}).describe("Each provider's own section."),
+  runtimeHandlers: z.array(z.string()).default(['', 'infralet']).describe('Runtime handlers that pods may name.'),
+  server: server.prefault({}),
+  streaming: streaming.prefault({}),
+  machine: machine.prefault({}),
+  image: image.prefault({}),
+  network: network.prefault({}),
+  pki: pki.prefault({}),
+  reconciler: reconciler.prefault({}),
+  policy: policy.prefault({}),
+  log: log.prefault({}),
+});
+
+/** The compiled configuration: milliseconds and bytes, nothing optional that the core needs. */
+export type Config = Readonly<z.output<typeof configSchema>>;

@@ -1,0 +1,107 @@
+/**
+ * The daemon's side of one machine: an enrolled, mutually authenticated gRPC channel to its agent.
+ * Everything that comes back is untrusted; the channel bounds sizes, the callers check meanings.
+ */
+import type { Duplex } from 'node:stream';
+import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
+import type { ContainerEventResponse__Output } from '../gen/runtime/v1/ContainerEventResponse.ts';
+import type { CriMethod, CriRequest, CriResponseFull } from '../rpc/cri.ts';
+
+/** Directories of the agent that files go to and come from; see agent.proto. */
+export type GuestRoot = 'ROOT_VOLUMES' | 'ROOT_LOGS' | 'ROOT_CNI' | 'ROOT_SCRATCH' | 'ROOT_SECCOMP';
+
+/** One file on its way into a machine. Paths are relative to the target; '' is the target itself. */
+export type GuestFile = {
+  readonly path: string;
+  /** Permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mtimeMs: number;
+} & (
+  | { readonly kind: 'file'; readonly size: number; readonly content: AsyncIterable<Uint8Array> }
+  | { readonly kind: 'directory' }
+  | { readonly kind: 'symlink'; readonly link: string }
+);
+
+export interface FileBytes {
+  readonly offset: number;
+  readonly data: Buffer;
+}
+
+export type GuestEvent =
+  | { readonly kind: 'heartbeat'; readonly clockMs: number; readonly residentBytes: number }
+  | { readonly kind: 'container'; readonly event: ContainerEventResponse__Output }
+  /** Events may have been lost: read all statuses anew. */
+  | { readonly kind: 'resync' };
+
+export interface CallOptions {
+  readonly signal: AbortSignal;
+  /** Milliseconds until the call fails with DEADLINE_EXCEEDED, here and in the guest. */
+  readonly timeoutMs: number;
+}
+
+export interface AgentChannel extends AsyncDisposable {
+  /** Calls containerd's CRI in the machine. Errors carry containerd's own code and message. */
+  cri<M extends CriMethod>(method: M, request: CriRequest<M>, options: CallOptions): Promise<CriResponseFull<M>>;
+  status(options: CallOptions): Promise<StatusResponse__Output>;
+  /** Heartbeats and container events; ends with an error when the channel breaks, quietly when the signal fires. */
+  watch(heartbeatMs: number, signal: AbortSignal): AsyncIterable<GuestEvent>;
+  /** A byte stream to containerd's streaming server; resolves when the other end is connected. Half-close works. */
+  openStreaming(signal: AbortSignal): Promise<Duplex>;
+  /** Serves connections that the guest opens towards `service`, until the signal fires. */
+  serveIncoming(service: 'images', onConnection: (socket: Duplex) => void, signal: AbortSignal): Promise<void>;
+  /** Writes a tree; resolves with its absolute path inside the machine. */
+  putFiles(
+    target: { readonly root: GuestRoot; readonly path: string; readonly replace: boolean },
+    files: AsyncIterable<GuestFile>,
+    options: CallOptions,
+  ): Promise<string>;
+  removeFiles(root: GuestRoot, paths: readonly string[], options: CallOptions): Promise<void>;
+  readFile(
+    root: GuestRoot,
+    path: string,
+    options: {
+      readonly offset: number;
+      readonly follow: boolean;
+      readonly limit?: number;
+      readonly signal: AbortSignal;
+    },
+  ): AsyncIterable<FileBytes>;
+  configure(
+    settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
+    options: CallOptions,
+  ): Promise<void>;
+  /** Orderly power-off; resolves when the agent has begun. */
+  shutdown(graceMs: number, options: CallOptions): Promise<void>;
+}
+
+/** Who a machine is, for its certificate. */
+export interface MachineIdentity {
+  readonly sandboxId: string;
+  readonly instanceId: string;
+}
+
+/** Opens channels. Made once per daemon with its PKI. */
+export interface ChannelDialer {
+  /** A fresh enrolment token (32 random bytes, base64url) for user data. */
+  newToken(): string;
+  /** The user data of a machine: JSON of at most 4 KiB with token, CA certificate and identity; nothing else secret. */
+  userData(token: string, identity: { readonly sandboxId: string }): string;
+  /**
+   * Connects for the first time: proves both sides, signs the agent's certificate, returns the enrolled channel.
+   * Fails with UNAVAILABLE while the agent does not listen yet, with PERMISSION_DENIED when the peer is not ours.
+   */
+  enrol(
+    address: { readonly host: string; readonly port: number },
+    identity: MachineIdentity,
+    token: string,
+    options: CallOptions,
+  ): Promise<AgentChannel>;
+  /** Connects to a machine that has enrolled before. Renewal is the channel's own business from then on. */
+  connect(
+    address: { readonly host: string; readonly port: number },
+    identity: MachineIdentity,
+    options: CallOptions,
+  ): Promise<AgentChannel>;
+}
