@@ -97,9 +97,12 @@ const policy = z.strictObject({
 });
 
 const log = z.strictObject({
-  level: z.enum(LOG_LEVELS).default('info'),
+  level: z.enum(LOG_LEVELS).default('info').describe('Least important level that is written.'),
   components: z.record(z.string(), z.enum(LOG_LEVELS)).default({}).describe('Level per component.'),
-  format: z.enum(['json', 'pretty']).default('json'),
+  format: z
+    .enum(['auto', 'json', 'pretty'])
+    .default('auto')
+    .describe('auto: pretty on a terminal, else one JSON object per line.'),
 });
 
 export const configSchema = z.strictObject({
@@ -110,15 +113,15 @@ export const configSchema = z.strictObject({
   provider: z.string().default('qemu').describe('Which provider makes the machines.'),
   providers: z.record(z.string(), z.unknown()).default({}).describe("Each provider's own section."),
   runtimeHandlers: z.array(z.string()).default(['', 'infralet']).describe('Runtime handlers that pods may name.'),
-  server: server.prefault({}),
-  streaming: streaming.prefault({}),
-  machine: machine.prefault({}),
-  image: image.prefault({}),
-  network: network.prefault({}),
-  pki: pki.prefault({}),
-  reconciler: reconciler.prefault({}),
-  policy: policy.prefault({}),
-  log: log.prefault({}),
+  server: server.prefault({}).describe('The CRI server: where the kubelet connects.'),
+  streaming: streaming.prefault({}).describe('Exec, attach and port-forward.'),
+  machine: machine.prefault({}).describe('Size and times of the machine behind each pod.'),
+  image: image.prefault({}).describe("The node's image store."),
+  network: network.prefault({}).describe('Pod networking by CNI on the node.'),
+  pki: pki.prefault({}).describe("The node's own certificate authority for agents."),
+  reconciler: reconciler.prefault({}).describe('Retries, limits and sweeps of the control loop.'),
+  policy: policy.prefault({}).describe('What pods may ask for.'),
+  log: log.prefault({}).describe('What the daemon writes to standard error.'),
 });
 
 /** The compiled configuration: milliseconds and bytes, nothing optional that the core needs. */

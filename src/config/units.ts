@@ -26,9 +26,9 @@ export function parseBytes(text: string): number | undefined {
   return match ? Math.round(Number(match[1]) * BYTES[match[2] as keyof typeof BYTES]) : undefined;
 }
 
-function quantity(parse: (text: string) => number | undefined, example: string, fallback: string) {
+function quantity(parse: (text: string) => number | undefined, example: string, pattern: string, fallback: string) {
   return z
-    .union([z.string(), z.number()])
+    .union([z.string().meta({ pattern, examples: [JSON.parse(example)] }), z.number()])
     .default(fallback)
     .transform((value, context) => {
       const parsed = parse(String(value));
@@ -41,5 +41,7 @@ function quantity(parse: (text: string) => number | undefined, example: string, 
     });
 }
 
-export const duration = (fallback: string) => quantity(parseDuration, '"60s"', fallback);
-export const bytes = (fallback: string) => quantity(parseBytes, '"512Mi"', fallback);
+export const duration = (fallback: string) =>
+  quantity(parseDuration, '"60s"', '^[0-9]+(\\.[0-9]+)?(ms|s|m|h)$', fallback);
+export const bytes = (fallback: string) =>
+  quantity(parseBytes, '"512Mi"', '^[0-9]+(\\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$', fallback);
