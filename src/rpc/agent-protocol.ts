@@ -1,0 +1,58 @@
+/** What daemon and agent must agree on beside agent.proto: user data, names in certificates, the enrolment proof. */
+import { createHmac } from 'node:crypto';
+
+export const USER_DATA_VERSION = 1;
+
+/** The machine's user data. The token is its only secret, and it is good for one enrolment. */
+export interface UserData {
+  readonly version: typeof USER_DATA_VERSION;
+  readonly cluster: string;
+  readonly sandboxId: string;
+  /** 32 random bytes, base64url. */
+  readonly token: string;
+  /** The node's CA, PEM. Only clients with a certificate of this CA get through the agent's TLS. */
+  readonly ca: string;
+  /**
+   * When the user data was made, milliseconds since the epoch. A machine without a battery-backed clock boots in 1970,
+   * where no certificate is valid yet; the agent moves a clock that is behind up to this.
+   */
+  readonly clockMs: number;
+  /** Largest gRPC message in bytes, both ways. */
+  readonly maxMessage: number;
+}
+
+/** Room for the protobuf frame around a relayed message of the largest size. */
+export const MESSAGE_OVERHEAD = 64 * 1024;
+
+/** Largest piece of a byte stream (tunnels, files) in one message. */
+export const CHUNK_BYTES = 64 * 1024;
+
+/** Name of the agent in one machine, in its certificate's subjectAltName. */
+export function agentUri(cluster: string, sandboxId: string, instanceId: string): string {
+  return `infralet://${part(cluster)}/sandbox/${part(sandboxId)}/instance/${part(instanceId)}`;
+}
+
+/** What the URIs of all instances of a sandbox begin with. */
+export function sandboxUriPrefix(cluster: string, sandboxId: string): string {
+  return `infralet://${part(cluster)}/sandbox/${part(sandboxId)}/instance/`;
+}
+
+/** Name of the daemon; an agent's own certificate does not open another agent. */
+export function daemonUri(cluster: string): string {
+  return `infralet://${part(cluster)}/daemon`;
+}
+
+/** Proves knowledge of the token for one nonce and one key. */
+export function enrolmentMac(token: string, nonce: Uint8Array, csr: Uint8Array): Buffer {
+  return createHmac('sha256', token).update('infralet-enrol-v1').update(nonce).update(csr).digest();
+}
+
+/** True when the certificate's subjectAltName, as Node prints it, is exactly this one URI. */
+export function namesOnly(subjectAltName: string | undefined, uri: string): boolean {
+  return subjectAltName === `URI:${uri}`;
+}
+
+/** encodeURIComponent leaves no comma, quote or slash, so that Node prints the name unquoted. */
+function part(text: string): string {
+  return encodeURIComponent(text);
+}
