@@ -1,0 +1,65 @@
+/** The admin service in the daemon: what the command line needs beyond the CRI. */
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { errorMessage, InfraletError } from '../base/errors.ts';
+import { type Clock, systemClock } from '../base/time.ts';
+import type { AdminHandlers } from '../gen/infralet/admin/v1/Admin.ts';
+import type { ImageService } from '../image/service.ts';
+import { unary } from '../rpc/adapter.ts';
+import { CallTracker } from '../rpc/calls.ts';
+import { listenUnix } from '../rpc/unix-listener.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { loadAdmin } from './protocol.ts';
+
+export interface AdminServerOptions {
+  /** See `adminSocket`. */
+  readonly path: string;
+  readonly images: Pick<ImageService, 'load'>;
+  /** All that is known about a sandbox (id or unique prefix), JSON-able. Throws NOT_FOUND. */
+  readonly describe: (sandboxId: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
+  /** Milliseconds that calls in progress get when the server is disposed of. */
+  readonly drainMs: number;
+  readonly log: Logger;
+  readonly clock?: Clock;
+}
+
+/** Root only: loading a file reads it with the daemon's rights. */
+const SOCKET_MODE = 0o600;
+/** Loading an image of many gigabytes takes minutes; nobody needs to be warned about it. */
+const SLOW_MS = 600_000;
+
+/** Serves until disposed of. */
+export async function startAdminServer(options: AdminServerOptions): Promise<AsyncDisposable> {
+  const clock = options.clock ?? systemClock;
+  const log = options.log.child({ component: 'admin' });
+  const calls = new CallTracker();
+  const adapter = { calls, clock, log, slowMs: () => SLOW_MS };
+  const handlers: AdminHandlers = {
+    LoadImage: unary(adapter, 'LoadImage', async ({ source, names }, { signal }) => {
+      if (source === '') throw new InfraletError('INVALID_ARGUMENT', 'source: must name a file or oci:DIRECTORY');
+      const images = await options.images.load(source, names, signal);
+      return { images: images.map(({ id, repoTags, size }) => ({ id, tags: [...repoTags], size: String(size) })) };
+    }),
+    Describe: unary(adapter, 'Describe', async ({ sandboxId }, { signal }) => {
+      if (sandboxId === '') throw new InfraletError('INVALID_ARGUMENT', 'sandbox_id: must not be empty');
+      return { json: JSON.stringify(await options.describe(sandboxId, signal)) };
+    }),
+  };
+  await using stack = new AsyncDisposableStack();
+  const server = new Server();
+  stack.defer(() => server.forceShutdown());
+  server.addService(loadAdmin().Admin.service, handlers);
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = stack.use(
+    await listenUnix({
+      path: options.path,
+      mode: SOCKET_MODE,
+      onConnection: (socket) => injector.injectConnection(socket),
+      onError: (error) => log.error('the admin socket failed', { reason: errorMessage(error) }),
+    }),
+  );
+  stack.defer(async () => {
+    listener.stop();
+    await calls.drain(options.drainMs, clock);
+  });
+  return stack.move();
+}
