@@ -1,0 +1,51 @@
+/** What the guest's containerd is told of a container: the kubelet's configuration with the node's own facts taken out. Pure. */
+import type { ContainerId, Digest } from '../base/ids.ts';
+import type { ContainerConfig, ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
+import type { LinuxContainerSecurityContext } from '../gen/runtime/v1/LinuxContainerSecurityContext.ts';
+import type { Mount } from '../gen/runtime/v1/Mount.ts';
+
+/** Label that says, in the guest, which of the node's containers one is. */
+export const CONTAINER_LABEL = 'infralet.dev/container';
+
+export function guestContainerConfig(
+  config: ContainerConfig__Output,
+  facts: {
+    readonly id: ContainerId;
+    readonly image: Digest;
+    readonly mounts: readonly Mount[];
+    /** containerd's id of the container whose PID namespace is joined. */
+    readonly targetId: string;
+  },
+): ContainerConfig {
+  const resources = config.linux?.resources ?? null;
+  return {
+    ...config,
+    image: { image: facts.image },
+    mounts: [...facts.mounts],
+    labels: { [CONTAINER_LABEL]: facts.id },
+    annotations: {},
+    logPath: config.logPath === '' ? '' : guestLogName(facts.id),
+    windows: null,
+    linux: {
+      securityContext: guestSecurity(config, facts.targetId),
+      // CPU and memory node numbers are the node's own; the machine has its own.
+      resources: resources && { ...resources, cpusetCpus: '', cpusetMems: '' },
+    },
+  };
+}
+
+/** Name of a container's log file below the agent's log root. */
+export function guestLogName(id: ContainerId): string {
+  return `${id}.log`;
+}
+
+function guestSecurity(config: ContainerConfig__Output, targetId: string): LinuxContainerSecurityContext | null {
+  const security = config.linux?.securityContext ?? null;
+  if (!security) return null;
+  const namespaces = security.namespaceOptions;
+  return {
+    ...security,
+    // As for the sandbox: the machine's pod NIC lives in the pod's namespace, whatever the pod calls it.
+    namespaceOptions: namespaces && { ...namespaces, network: 'POD', targetId },
+  };
+}

@@ -1,0 +1,304 @@
+/** The ContainerService: containers live in their sandbox's machine; what is known of them lives in the store. */
+import { InfraletError } from '../base/errors.ts';
+import { type ContainerId, newContainerId, type SandboxId } from '../base/ids.ts';
+import { type Clock, nanos } from '../base/time.ts';
+import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
+import type { ExecSyncResponse__Output } from '../gen/runtime/v1/ExecSyncResponse.ts';
+import type { AgentChannel } from '../guest/channel.ts';
+import type { ImageRecord, ImageService } from '../image/service.ts';
+import { guestSandboxConfig, type NodeFacts } from '../sandbox/guest-config.ts';
+import type { SandboxRecord } from '../sandbox/record.ts';
+import type { Sessions } from '../sandbox/session.ts';
+import type { SandboxEntry, SandboxStore } from '../sandbox/store.ts';
+import type { MountCarrier } from '../volume/mounts.ts';
+import { guestContainerConfig, guestLogName } from './guest-config.ts';
+import type { GuestImages } from './images.ts';
+import type { ContainerObserver } from './observer.ts';
+import type { ContainerRecord } from './record.ts';
+import type { ContainerService, ContainerView, GuestStream, StreamRequest } from './service.ts';
+import { criStatus } from './status.ts';
+import type { ContainerEntry, ContainerStore } from './store.ts';
+import { openGuestStream } from './streams.ts';
+
+/** A relayed call that should be quick; emulated machines are ten times slower than real ones. */
+const CALL_MS = 120_000;
+/** For calls whose length the client decides; the client's own deadline ends them. */
+const UNLIMITED_MS = 24 * 3_600_000;
+/** Added to a stop's grace and an exec's time limit before the relay itself gives up. */
+const RELAY_SLACK_MS = 30_000;
+
+export interface ContainerManagerDeps {
+  readonly store: ContainerStore;
+  readonly sandboxes: SandboxStore;
+  readonly sessions: () => Sessions;
+  readonly images: ImageService;
+  readonly guestImages: GuestImages;
+  readonly mounts: MountCarrier;
+  readonly observer: ContainerObserver;
+  readonly node: NodeFacts;
+  readonly clock: Clock;
+}
+
+export class ContainerManager implements ContainerService {
+  readonly #deps: ContainerManagerDeps;
+  readonly #store: ContainerStore;
+  readonly #observer: ContainerObserver;
+
+  constructor(deps: ContainerManagerDeps) {
+    this.#deps = deps;
+    this.#store = deps.store;
+    this.#observer = deps.observer;
+  }
+
+  async create(
+    sandboxId: string,
+    config: ContainerConfig__Output,
+    _sandboxConfig: unknown,
+    signal: AbortSignal,
+  ): Promise<ContainerId> {
+    const sandbox = this.#sandbox(sandboxId);
+    const { record } = sandbox;
+    if (record.state !== 'ready' || record.wanted !== 'ready') {
+      throw new InfraletError('FAILED_PRECONDITION', `pod sandbox ${record.id} is not ready (${record.state})`);
+    }
+    this.#refuseSameName(record, config);
+    const image = this.#image(config);
+    const id = newContainerId();
+    const channel = this.#channel(record.id);
+    using _creating = this.#observer.creating(id);
+    try {
+      this.#store.add(newRecord(id, record.id, image, nanos(this.#deps.clock.now())), config);
+      this.#deps.sandboxes.mark(record.id, 'container asked', this.#deps.clock.now());
+      await this.#deps.guestImages.ensure(record.id, image, channel, signal);
+      this.#deps.sandboxes.mark(record.id, 'image', this.#deps.clock.now());
+      const mounts = await this.#deps.mounts.carry(record.id, config.mounts, channel, signal);
+      const target = config.linux?.securityContext?.namespaceOptions?.targetId ?? '';
+      const { containerId } = await channel.cri(
+        'CreateContainer',
+        {
+          podSandboxId: record.guestSandboxId,
+          config: guestContainerConfig(config, {
+            id,
+            image: image.id,
+            mounts,
+            targetId: target === '' ? '' : this.#entry(target).record.guestId,
+          }),
+          sandboxConfig: guestSandboxConfig(sandbox.config, this.#deps.node),
+        },
+        { signal, timeoutMs: CALL_MS },
+      );
+      this.#store.update(id, { guestId: containerId });
+      return id;
+    } catch (error) {
+      // Nothing of a failed try is kept; what the guest may have made of it goes at the next resync.
+      this.#store.remove(id);
+      throw error;
+    }
+  }
+
+  /** As containerd does: one container per name and attempt in a pod. */
+  #refuseSameName(sandbox: SandboxRecord, config: ContainerConfig__Output): void {
+    const { metadata } = config;
+    const twin = this.#store
+      .ofSandbox(sandbox.id)
+      .find(
+        (other) =>
+          other.config.metadata?.name === metadata?.name && other.config.metadata?.attempt === metadata?.attempt,
+      );
+    if (!twin) return;
+    throw new InfraletError(
+      'ALREADY_EXISTS',
+      `container ${metadata?.name}, attempt ${metadata?.attempt}, exists in this pod as ${twin.record.id}`,
+      { hint: `remove it first: crictl rm ${twin.record.id}` },
+    );
+  }
+
+  #image(config: ContainerConfig__Output): ImageRecord {
+    const name = config.image?.image ?? '';
+    const image = this.#deps.images.find(name);
+    if (image) return image;
+    throw new InfraletError('NOT_FOUND', `image ${name} is not on this node`, {
+      hint: `pull it first: crictl pull ${name}`,
+    });
+  }
+
+  async start(id: string, signal: AbortSignal): Promise<void> {
+    const { record } = this.#entry(id);
+    if (record.state !== 'CONTAINER_CREATED') {
+      throw new InfraletError('FAILED_PRECONDITION', `container ${record.id} cannot start: it is ${record.state}`);
+    }
+    const channel = this.#channel(record.sandboxId);
+    const options = { signal, timeoutMs: CALL_MS };
+    try {
+      await channel.cri('StartContainer', { containerId: record.guestId }, options);
+    } finally {
+      // Also after a failure: containerd then has a status with the reason.
+      if (!signal.aborted) await this.#observer.refresh(record.id, channel, signal);
+    }
+    this.#deps.sandboxes.mark(record.sandboxId, 'container started', this.#deps.clock.now());
+    this.#observer.follow(record.id);
+  }
+
+  async stop(id: string, timeoutSeconds: number, signal: AbortSignal): Promise<void> {
+    const record = this.#find(id)?.record;
+    if (!record || record.state === 'CONTAINER_EXITED' || record.guestId === '') return;
+    const channel = this.#channel(record.sandboxId);
+    await channel.cri(
+      'StopContainer',
+      { containerId: record.guestId, timeout: String(timeoutSeconds) },
+      { signal, timeoutMs: timeoutSeconds * 1000 + CALL_MS },
+    );
+    await this.#observer.refresh(record.id, channel, signal);
+  }
+
+  async remove(id: string, signal: AbortSignal): Promise<void> {
+    const entry = this.#find(id);
+    if (!entry) return;
+    const { record } = entry;
+    await this.stop(record.id, 0, signal);
+    this.#store.update(record.id, { removing: true });
+    await this.#removeFromGuest(this.#entry(record.id), signal);
+    await this.#observer.forgetContainer(record.id);
+    this.#store.remove(record.id);
+  }
+
+  async #removeFromGuest({ record }: ContainerEntry, signal: AbortSignal): Promise<void> {
+    const sandbox = this.#deps.sandboxes.get(record.sandboxId)?.record;
+    if (sandbox?.machine !== 'launched') return;
+    await this.#observer.endFollower(record.id);
+    const channel = this.#channel(record.sandboxId);
+    const options = { signal, timeoutMs: CALL_MS };
+    if (record.guestId !== '') await channel.cri('RemoveContainer', { containerId: record.guestId }, options);
+    await channel.removeFiles('ROOT_LOGS', [guestLogName(record.id)], options);
+  }
+
+  get(id: string): ContainerView {
+    return this.#view(this.#entry(id));
+  }
+
+  list(): readonly ContainerView[] {
+    return this.#store
+      .all()
+      .filter(({ record }) => record.guestId !== '' && !record.removing)
+      .map((entry) => this.#view(entry));
+  }
+
+  async execSync(
+    id: string,
+    cmd: readonly string[],
+    timeoutSeconds: number,
+    signal: AbortSignal,
+  ): Promise<ExecSyncResponse__Output> {
+    const { record } = this.#running(id);
+    return await this.#channel(record.sandboxId).cri(
+      'ExecSync',
+      { containerId: record.guestId, cmd: [...cmd], timeout: String(timeoutSeconds) },
+      { signal, timeoutMs: timeoutSeconds > 0 ? timeoutSeconds * 1000 + RELAY_SLACK_MS : UNLIMITED_MS },
+    );
+  }
+
+  checkStream(request: StreamRequest): void {
+    if (request.kind === 'portforward') {
+      const { record } = this.#sandbox(request.sandboxId);
+      if (record.state !== 'ready') {
+        throw new InfraletError('FAILED_PRECONDITION', `pod sandbox ${record.id} is not ready (${record.state})`);
+      }
+    } else {
+      this.#running(request.containerId);
+    }
+  }
+
+  async openStream(request: StreamRequest, signal: AbortSignal): Promise<GuestStream> {
+    if (request.kind === 'portforward') {
+      const { record } = this.#sandbox(request.sandboxId);
+      return await openGuestStream(request, record.guestSandboxId, this.#channel(record.id), signal);
+    }
+    const { record } = this.#running(request.containerId);
+    return await openGuestStream(request, record.guestId, this.#channel(record.sandboxId), signal);
+  }
+
+  #view(entry: ContainerEntry): ContainerView {
+    const { record, config } = entry;
+    return {
+      id: record.id,
+      sandboxId: record.sandboxId,
+      config,
+      state: record.state,
+      imageId: record.imageId,
+      imageRef: record.imageRef,
+      createdAt: Number(BigInt(record.createdAt) / 1_000_000n),
+      status: () =>
+        criStatus(
+          record,
+          config,
+          this.#imageName(entry),
+          this.#observer.logPath(entry),
+          this.#observer.guestStatus(record.id),
+        ),
+      info: () => ({ sandboxId: record.sandboxId, guestId: record.guestId, logDone: record.logDone }),
+    };
+  }
+
+  #imageName({ record, config }: ContainerEntry): string {
+    return this.#deps.images.find(record.imageId)?.repoTags[0] ?? config.image?.image ?? '';
+  }
+
+  #find(id: string): ContainerEntry | undefined {
+    const exact = this.#store.find(id);
+    if (exact || id === '') return exact;
+    const matches = this.#store.all().filter(({ record }) => record.id.startsWith(id));
+    if (matches.length > 1) throw new InfraletError('INVALID_ARGUMENT', `more than one container id begins with ${id}`);
+    return matches[0];
+  }
+
+  #entry(id: string): ContainerEntry {
+    const entry = this.#find(id);
+    if (entry && entry.record.guestId !== '') return entry;
+    throw new InfraletError('NOT_FOUND', `there is no container ${id}`);
+  }
+
+  #running(id: string): ContainerEntry {
+    const entry = this.#entry(id);
+    if (entry.record.state === 'CONTAINER_RUNNING') return entry;
+    throw new InfraletError('FAILED_PRECONDITION', `container ${id} is not running (${entry.record.state})`);
+  }
+
+  #sandbox(id: string): SandboxEntry {
+    const entry = this.#deps.sandboxes.find(id) ?? this.#sandboxByPrefix(id);
+    if (entry?.record.listed) return entry;
+    throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
+  }
+
+  #sandboxByPrefix(id: string): SandboxEntry | undefined {
+    const matches = id === '' ? [] : this.#deps.sandboxes.all().filter(({ record }) => record.id.startsWith(id));
+    return matches.length === 1 ? matches[0] : undefined;
+  }
+
+  #channel(id: SandboxId): AgentChannel {
+    const channel = this.#deps.sessions().get(id);
+    if (channel) return channel;
+    throw new InfraletError('UNAVAILABLE', `the channel to the machine of pod sandbox ${id} is not open`, {
+      hint: `it is being made again; see: infralet describe ${id}`,
+    });
+  }
+}
+
+function newRecord(id: ContainerId, sandboxId: SandboxId, image: ImageRecord, createdAt: string): ContainerRecord {
+  return {
+    id,
+    sandboxId,
+    guestId: '',
+    imageId: image.id,
+    imageRef: image.repoDigests[0] ?? image.id,
+    state: 'CONTAINER_CREATED',
+    createdAt,
+    startedAt: '0',
+    finishedAt: '0',
+    exitCode: 0,
+    reason: '',
+    message: '',
+    logBase: 0,
+    logDone: false,
+    removing: false,
+  };
+}

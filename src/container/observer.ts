@@ -1,0 +1,221 @@
+/** Follows the containers in their machines: states from events and re-reads, logs as they grow, exits in good order. */
+import { join } from 'node:path';
+import { errorMessage } from '../base/errors.ts';
+import type { ContainerId, SandboxId } from '../base/ids.ts';
+import { KeyedLock } from '../base/keyed-lock.ts';
+import { type Clock, nanos } from '../base/time.ts';
+import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
+import type { AgentChannel, GuestEvent } from '../guest/channel.ts';
+import { LogFollower, type LogTarget } from '../log/follower.ts';
+import type { Sessions } from '../sandbox/session.ts';
+import type { ContainerHooks } from '../sandbox/steps.ts';
+import type { SandboxStore } from '../sandbox/store.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { MountCarrier } from '../volume/mounts.ts';
+import { bringMessage, completeLog } from './exits.ts';
+import { CONTAINER_LABEL, guestLogName } from './guest-config.ts';
+import type { GuestImages } from './images.ts';
+import { changeFromGuest, changeWhenLost } from './status.ts';
+import type { ContainerEntry, ContainerStore } from './store.ts';
+
+/** A relayed call that should be quick; emulated machines are ten times slower than real ones. */
+const CALL_MS = 120_000;
+
+export interface ContainerObserverDeps {
+  readonly store: ContainerStore;
+  readonly sandboxes: SandboxStore;
+  readonly sessions: () => Sessions;
+  readonly guestImages: GuestImages;
+  readonly mounts: MountCarrier;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export class ContainerObserver implements ContainerHooks, AsyncDisposable {
+  readonly #deps: ContainerObserverDeps;
+  readonly #store: ContainerStore;
+  readonly #log: Logger;
+  readonly #followers = new Map<ContainerId, LogFollower>();
+  /** Last full statuses from the guests, for what the records do not hold (user, resources in force). */
+  readonly #guestStatus = new Map<ContainerId, ContainerStatus__Output>();
+  readonly #creating = new Set<string>();
+  readonly #lock = new KeyedLock<ContainerId>();
+  readonly #stop = new AbortController();
+  readonly #background = new Set<Promise<void>>();
+
+  constructor(deps: ContainerObserverDeps) {
+    this.#deps = deps;
+    this.#store = deps.store;
+    this.#log = deps.log.child({ component: 'container' });
+  }
+
+  /** While it is held, a resync leaves the container alone: its creation is still under way. */
+  creating(id: ContainerId): Disposable {
+    this.#creating.add(id);
+    return { [Symbol.dispose]: () => this.#creating.delete(id) };
+  }
+
+  guestStatus(id: ContainerId): ContainerStatus__Output | undefined {
+    return this.#guestStatus.get(id);
+  }
+
+  /** Events and resyncs of a session; never throws. */
+  onEvent(sandboxId: SandboxId, event: GuestEvent): void {
+    if (event.kind === 'container') {
+      // Only containers that this sandbox owns: a guest cannot speak for another one's.
+      const mine = new Map(this.#store.ofSandbox(sandboxId).map((entry) => [entry.record.guestId, entry.record.id]));
+      for (const status of event.event.containersStatuses) {
+        const id = mine.get(status.id);
+        if (id !== undefined) this.#later(this.#apply(id, status, this.#stop.signal));
+      }
+    } else if (event.kind === 'resync') {
+      this.#later(this.#resync(sandboxId, this.#stop.signal));
+    }
+  }
+
+  #later(work: Promise<void>): void {
+    const done = work
+      .catch((error: unknown) => {
+        if (!this.#stop.signal.aborted) this.#log.warn('following a guest failed', { reason: errorMessage(error) });
+      })
+      .finally(() => this.#background.delete(done));
+    this.#background.add(done);
+  }
+
+  /** Reads everything anew: after a reconnect, a restart, or lost events. */
+  async #resync(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {
+    const channel = this.#deps.sessions().get(sandboxId);
+    if (!channel || this.#deps.sandboxes.get(sandboxId)?.record.guestSandboxId === '') return;
+    const options = { signal, timeoutMs: CALL_MS };
+    const { containers } = await channel.cri('ListContainers', {}, options);
+    const inGuest = new Map(containers.map((container) => [container.id, container]));
+    for (const { record } of this.#store.ofSandbox(sandboxId)) {
+      if (this.#creating.has(record.id)) continue;
+      if (record.guestId === '') {
+        // A creation that a crash cut short: its caller never learned the id.
+        this.#store.remove(record.id);
+      } else if (inGuest.has(record.guestId)) {
+        await this.refresh(record.id, channel, signal);
+        this.follow(record.id);
+      } else if (record.removing) {
+        this.#store.remove(record.id);
+      } else if (record.state !== 'CONTAINER_EXITED') {
+        this.#store.update(
+          record.id,
+          changeWhenLost(record, 'containerd in the machine lost it', nanos(this.#deps.clock.now())),
+        );
+      }
+    }
+    for (const { id, labels } of containers) {
+      const owner = this.#store.find(labels[CONTAINER_LABEL] ?? '');
+      if (owner?.record.guestId === id || this.#creating.has(labels[CONTAINER_LABEL] ?? '')) continue;
+      this.#log.info('removing a container that a crash left in a machine', { sandboxId });
+      await channel.cri('RemoveContainer', { containerId: id }, options);
+    }
+  }
+
+  async refresh(id: ContainerId, channel: AgentChannel, signal: AbortSignal): Promise<void> {
+    const entry = this.#store.find(id);
+    if (!entry) return;
+    const { status } = await channel.cri(
+      'ContainerStatus',
+      { containerId: entry.record.guestId },
+      { signal, timeoutMs: CALL_MS },
+    );
+    if (status) await this.#apply(id, status, signal);
+  }
+
+  /** Takes over a guest's status; an exit is told only when log and last message are on the node. */
+  async #apply(id: ContainerId, status: ContainerStatus__Output, signal: AbortSignal): Promise<void> {
+    using _held = await this.#lock.acquire(id, signal);
+    const entry = this.#store.find(id);
+    if (!entry) return;
+    const { record } = entry;
+    this.#guestStatus.set(id, status);
+    if (status.state === 'CONTAINER_EXITED' && !record.logDone) {
+      const channel = this.#deps.sessions().get(record.sandboxId);
+      if (channel) {
+        await this.endFollower(id);
+        const target = this.#logTarget(entry);
+        const logDone = target === undefined || (await completeLog(target, channel, this.#log, signal));
+        await bringMessage(entry, channel, this.#log, signal);
+        this.#store.update(id, { logDone });
+      }
+    }
+    // An exit is final: a late event of the start must not undo it.
+    if (record.state === 'CONTAINER_EXITED') return;
+    const change = changeFromGuest(status);
+    if (change.state !== record.state || change.startedAt !== record.startedAt) this.#store.update(id, change);
+  }
+
+  follow(id: ContainerId): void {
+    const entry = this.#store.find(id);
+    const channel = entry && this.#deps.sessions().get(entry.record.sandboxId);
+    const target = entry && this.#logTarget(entry);
+    if (!channel || !target || entry.record.logDone || entry.record.state === 'CONTAINER_EXITED') return;
+    const before = this.#followers.get(id);
+    this.#followers.delete(id);
+    this.#later(
+      (async () => {
+        // One writer per file: the old follower's last bytes are in before the new one looks at the size.
+        await before?.[Symbol.asyncDispose]();
+        if (this.#stop.signal.aborted || this.#followers.has(id)) return;
+        this.#followers.set(id, new LogFollower(target, channel, this.#log));
+      })(),
+    );
+  }
+
+  async endFollower(id: ContainerId): Promise<void> {
+    const follower = this.#followers.get(id);
+    this.#followers.delete(id);
+    await follower?.[Symbol.asyncDispose]();
+  }
+
+  logPath({ record, config }: ContainerEntry): string {
+    const directory = this.#deps.sandboxes.get(record.sandboxId)?.config.logDirectory ?? '';
+    return directory === '' || config.logPath === '' ? '' : join(directory, config.logPath);
+  }
+
+  #logTarget(entry: ContainerEntry): LogTarget | undefined {
+    const nodePath = this.logPath(entry);
+    return nodePath === ''
+      ? undefined
+      : { guestPath: guestLogName(entry.record.id), nodePath, base: entry.record.logBase };
+  }
+
+  async forgetContainer(id: ContainerId): Promise<void> {
+    this.#guestStatus.delete(id);
+    await this.endFollower(id);
+  }
+
+  async drain(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {
+    const channel = this.#deps.sessions().get(sandboxId);
+    if (!channel) return;
+    for (const { record } of this.#store.ofSandbox(sandboxId)) {
+      if (record.guestId !== '' && !record.logDone) await this.refresh(record.id, channel, signal);
+    }
+  }
+
+  lost(sandboxId: SandboxId, reason: string): void {
+    const now = nanos(this.#deps.clock.now());
+    for (const { record } of this.#store.ofSandbox(sandboxId)) {
+      if (record.state !== 'CONTAINER_EXITED') this.#store.update(record.id, changeWhenLost(record, reason, now));
+      this.#later(this.forgetContainer(record.id));
+    }
+    this.#deps.guestImages.forget(sandboxId);
+    this.#deps.mounts.forget(sandboxId);
+  }
+
+  async forget(sandboxId: SandboxId): Promise<void> {
+    for (const { record } of this.#store.ofSandbox(sandboxId)) {
+      await this.forgetContainer(record.id);
+    }
+    this.#store.forgetSandbox(sandboxId);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await Promise.all([...this.#followers.keys()].map((id) => this.endFollower(id)));
+    await Promise.allSettled(this.#background);
+  }
+}

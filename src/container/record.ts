@@ -1,0 +1,34 @@
+/** What the journal holds of a container. */
+import { z } from 'zod';
+import { parseContainerId, parseSandboxId } from '../base/ids.ts';
+import { CONTAINER_STATES } from './service.ts';
+
+const schema = z.object({
+  id: z.string().transform(parseContainerId),
+  sandboxId: z.string().transform(parseSandboxId),
+  /** containerd's id in the machine; empty until it was made there. */
+  guestId: z.string(),
+  imageId: z.string(),
+  imageRef: z.string(),
+  state: z.enum(CONTAINER_STATES),
+  /** Times in nanoseconds since the epoch, as the guest's containerd reports them; "0": not yet. */
+  createdAt: z.string(),
+  startedAt: z.string(),
+  finishedAt: z.string(),
+  exitCode: z.number(),
+  reason: z.string(),
+  message: z.string(),
+  /** Bytes of the guest's log that went to rotated files. */
+  logBase: z.number(),
+  /** All of its log is on the node. */
+  logDone: z.boolean(),
+  /** Removal has begun: it is no longer listed, and a crash must not bring it back. */
+  removing: z.boolean(),
+});
+
+export type ContainerRecord = Readonly<z.output<typeof schema>>;
+
+/** Reads a journal row; throws when it was damaged. */
+export function parseContainerRecord(value: unknown): ContainerRecord {
+  return schema.parse(value);
+}

@@ -1,0 +1,79 @@
+/** From a container's record to the CRI's status, and from the guest's status to the record. Pure. */
+import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
+import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
+import type { ContainerRecord } from './record.ts';
+
+/** Exit code and reason of a container whose machine went away with it; 137 is SIGKILL's. */
+const LOST_EXIT_CODE = 137;
+export const LOST_REASON = 'MachineLost';
+
+/** Longest text taken over from a guest; kubelets cut at 4096 bytes themselves. */
+const MAX_TEXT = 4096;
+
+type Change = Partial<Omit<ContainerRecord, 'id' | 'sandboxId'>>;
+
+/** What a status of the guest changes in the record. Numbers and texts are checked: the guest is not trusted. */
+export function changeFromGuest(status: ContainerStatus__Output): Change {
+  return {
+    state: status.state,
+    startedAt: nanosText(status.startedAt),
+    finishedAt: nanosText(status.finishedAt),
+    exitCode: status.exitCode,
+    reason: status.reason.slice(0, MAX_TEXT),
+    message: status.message.slice(0, MAX_TEXT),
+  };
+}
+
+export function changeWhenLost(record: ContainerRecord, reason: string, nowNanos: string): Change {
+  return {
+    state: 'CONTAINER_EXITED',
+    finishedAt: nowNanos,
+    startedAt: record.startedAt,
+    exitCode: LOST_EXIT_CODE,
+    reason: LOST_REASON,
+    message: reason.slice(0, MAX_TEXT),
+  };
+}
+
+export function criStatus(
+  record: ContainerRecord,
+  config: ContainerConfig__Output,
+  imageName: string,
+  logPath: string,
+  guest: ContainerStatus__Output | undefined,
+): ContainerStatus__Output {
+  return {
+    id: record.id,
+    metadata: config.metadata,
+    state: record.state,
+    createdAt: record.createdAt,
+    startedAt: record.startedAt,
+    finishedAt: record.finishedAt,
+    exitCode: record.exitCode,
+    image: {
+      image: imageName,
+      annotations: config.image?.annotations ?? {},
+      userSpecifiedImage: config.image?.userSpecifiedImage ?? '',
+      runtimeHandler: config.image?.runtimeHandler ?? '',
+      imageRef: config.image?.imageRef ?? '',
+    },
+    imageRef: record.imageRef,
+    imageId: record.imageId,
+    reason: record.reason,
+    message: record.message,
+    labels: config.labels,
+    annotations: config.annotations,
+    mounts: config.mounts,
+    logPath,
+    resources: guest?.resources ?? { linux: config.linux?.resources ?? null, windows: null },
+    user: guest?.user ?? null,
+    stopSignal:
+      config.stopSignal === 'SIGNAL_RUNTIME_DEFAULT'
+        ? (guest?.stopSignal ?? 'SIGNAL_RUNTIME_DEFAULT')
+        : config.stopSignal,
+  };
+}
+
+function nanosText(text: string): string {
+  return /^\d{1,19}$/.test(text) ? text : '0';
+}

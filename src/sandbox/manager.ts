@@ -1,0 +1,298 @@
+/** The SandboxService: turns CRI wishes into records and waits for the reconciler to make them true. */
+import { errorMessage, InfraletError } from '../base/errors.ts';
+import { newSandboxId, type SandboxId } from '../base/ids.ts';
+import type { Clock } from '../base/time.ts';
+import { type Provider, TAGS } from '../cloud/contract.ts';
+import type { Config } from '../config/schema.ts';
+import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
+import type { ChannelDialer } from '../guest/channel.ts';
+import type { PodNetwork } from '../network/pod-network.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Reconciler } from './reconciler.ts';
+import { podIps, type SandboxRecord } from './record.ts';
+import type { SandboxService, SandboxView } from './service.ts';
+import { machineShape } from './sizing.ts';
+import { launchToken } from './steps.ts';
+import type { SandboxEntry, SandboxStore } from './store.ts';
+
+export interface ManagerDeps {
+  readonly config: Config;
+  readonly nodeName: string;
+  readonly provider: Provider;
+  readonly network: PodNetwork;
+  readonly dialer: ChannelDialer;
+  readonly store: SandboxStore;
+  readonly reconciler: Reconciler;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export class SandboxManager implements SandboxService, AsyncDisposable {
+  readonly #deps: ManagerDeps;
+  readonly #stop = new AbortController();
+  readonly #background = new Set<Promise<void>>();
+  /** Callers of `run` waiting for each sandbox. */
+  readonly #callers = new Map<SandboxId, number>();
+
+  constructor(deps: ManagerDeps) {
+    this.#deps = deps;
+  }
+
+  async run(config: PodSandboxConfig__Output, runtimeHandler: string, signal: AbortSignal): Promise<SandboxId> {
+    const { metadata } = config;
+    if (!metadata) throw new InfraletError('INVALID_ARGUMENT', 'config.metadata: must be given');
+    const known = this.#deps.store.byAttempt(metadata.uid, metadata.attempt)?.record;
+    if (known && (known.wanted !== 'ready' || known.state === 'failed')) {
+      // The ended attempt keeps its name until it is removed; a late retry of its own caller waits for that.
+      if (known.listed || known.wanted !== 'removed') {
+        throw new InfraletError(
+          'ALREADY_EXISTS',
+          `attempt ${metadata.attempt} of pod ${metadata.namespace}/${metadata.name} exists as ${known.id} and has ended`,
+          { hint: `remove it first: crictl rmp ${known.id}` },
+        );
+      }
+      await this.#gone(known.id, signal);
+    }
+    const id =
+      known && known.wanted === 'ready' && known.state !== 'failed' ? known.id : this.#create(config, runtimeHandler);
+    return await this.#waitReady(id, signal);
+  }
+
+  #create(config: PodSandboxConfig__Output, runtimeHandler: string): SandboxId {
+    const { config: settings, store, clock, reconciler, dialer } = this.#deps;
+    const { metadata } = config;
+    if (!metadata) throw new InfraletError('INVALID_ARGUMENT', 'config.metadata: must be given');
+    if (
+      settings.network.hostNetwork === 'reject' &&
+      config.linux?.securityContext?.namespaceOptions?.network === 'NODE'
+    ) {
+      throw new InfraletError(
+        'INVALID_ARGUMENT',
+        `pod ${metadata.namespace}/${metadata.name} asks for the host's network, which this node refuses`,
+        { hint: 'run it without hostNetwork, or set network.hostNetwork to "machine"' },
+      );
+    }
+    const id = newSandboxId();
+    const now = clock.now();
+    const record: SandboxRecord = {
+      id,
+      podUid: metadata.uid,
+      podName: metadata.name,
+      podNamespace: metadata.namespace,
+      attempt: metadata.attempt,
+      runtimeHandler,
+      createdAt: now,
+      state: 'planned',
+      wanted: 'ready',
+      listed: false,
+      reason: '',
+      lastError: '',
+      launchToken: launchToken(settings.cluster, id),
+      enrolToken: dialer.newToken(),
+      shape: machineShape(config.linux?.resources ?? null, config.linux?.overhead ?? null, settings.machine),
+      machine: 'none',
+      enrolled: false,
+      network: 'none',
+      joined: false,
+      guestSandboxId: '',
+      guestStopped: false,
+      timeline: { asked: now },
+    };
+    store.add(record, config);
+    reconciler.trigger(id);
+    return id;
+  }
+
+  async #waitReady(id: SandboxId, signal: AbortSignal): Promise<SandboxId> {
+    this.#callers.set(id, (this.#callers.get(id) ?? 0) + 1);
+    try {
+      return await this.#deps.store.wait(
+        id,
+        (record) => {
+          if (!record) throw new InfraletError('ABORTED', `sandbox ${id} was removed while it was being made`);
+          if (record.state === 'failed' || record.wanted !== 'ready') {
+            throw new InfraletError(
+              'UNKNOWN',
+              `pod ${record.podNamespace}/${record.podName}: ${record.reason || 'stopped while it was being made'}`,
+            );
+          }
+          return record.state === 'ready' ? id : undefined;
+        },
+        AbortSignal.any([signal, this.#stop.signal]),
+      );
+    } catch (error) {
+      this.#abandon(id);
+      throw error;
+    } finally {
+      const left = (this.#callers.get(id) ?? 1) - 1;
+      if (left === 0) this.#callers.delete(id);
+      else this.#callers.set(id, left);
+    }
+  }
+
+  /** What became of a sandbox that never was ready: failed ones go at once, unfinished ones when nobody asks again. */
+  #abandon(id: SandboxId): void {
+    if (this.#stop.signal.aborted) return;
+    const record = this.#deps.store.get(id)?.record;
+    if (!record || record.listed) return;
+    if (record.state === 'failed') this.#want(id, 'removed');
+    else this.#later(this.#removeUnlessAsked(id));
+  }
+
+  async #removeUnlessAsked(id: SandboxId): Promise<void> {
+    await this.#deps.clock.sleep(this.#deps.config.reconciler.orphanGrace, this.#stop.signal);
+    const record = this.#deps.store.get(id)?.record;
+    if (!record || record.listed || this.#callers.has(id)) return;
+    this.#deps.log.warn('nobody asks for this sandbox any more; it is removed', { sandboxId: id });
+    this.#want(id, 'removed');
+  }
+
+  #want(id: SandboxId, wanted: SandboxRecord['wanted']): void {
+    this.#deps.store.update(id, { wanted });
+    this.#deps.reconciler.interrupt(id);
+  }
+
+  #later(work: Promise<void>): void {
+    const done = work
+      .catch((error: unknown) => {
+        if (!this.#stop.signal.aborted) this.#deps.log.error('background work failed', { error });
+      })
+      .finally(() => this.#background.delete(done));
+    this.#background.add(done);
+  }
+
+  async stop(id: string, signal: AbortSignal): Promise<void> {
+    const record = this.#find(id)?.record;
+    if (!record) return;
+    if (record.wanted === 'ready') this.#want(record.id, 'stopped');
+    else this.#deps.reconciler.trigger(record.id);
+    await this.#deps.store.wait(record.id, (now) => (now === undefined || isDown(now) ? true : undefined), signal);
+  }
+
+  async remove(id: string, signal: AbortSignal): Promise<void> {
+    const record = this.#find(id)?.record;
+    if (!record) return;
+    if (record.wanted !== 'removed') this.#want(record.id, 'removed');
+    else this.#deps.reconciler.trigger(record.id);
+    await this.#gone(record.id, signal);
+  }
+
+  async #gone(id: SandboxId, signal: AbortSignal): Promise<void> {
+    await this.#deps.store.wait(id, (record) => (record === undefined ? true : undefined), signal);
+  }
+
+  get(id: string): SandboxView {
+    const entry = this.#find(id);
+    if (!entry?.record.listed) throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
+    return this.#view(entry);
+  }
+
+  list(): readonly SandboxView[] {
+    return this.#deps.store
+      .all()
+      .filter(({ record }) => record.listed)
+      .map((entry) => this.#view(entry));
+  }
+
+  /** By id or by a prefix that only one sandbox has. */
+  #find(id: string): SandboxEntry | undefined {
+    const exact = this.#deps.store.find(id);
+    if (exact || id === '') return exact;
+    const matches = this.#deps.store.all().filter(({ record }) => record.id.startsWith(id));
+    if (matches.length > 1) throw new InfraletError('INVALID_ARGUMENT', `more than one sandbox id begins with ${id}`);
+    return matches[0];
+  }
+
+  #view({ record, config }: SandboxEntry): SandboxView {
+    const hostNetwork = config.linux?.securityContext?.namespaceOptions?.network === 'NODE';
+    const ready = record.state === 'ready' && record.wanted === 'ready';
+    return {
+      id: record.id,
+      config,
+      runtimeHandler: record.runtimeHandler,
+      ready,
+      createdAt: record.createdAt,
+      ips: ready && !hostNetwork ? podIps(record) : [],
+      info: () => this.#info(record),
+    };
+  }
+
+  #info(record: SandboxRecord): Readonly<Record<string, unknown>> {
+    return {
+      state: record.state,
+      wanted: record.wanted,
+      reason: record.reason,
+      lastError: record.lastError,
+      podName: record.podName,
+      podNamespace: record.podNamespace,
+      instanceId: record.instanceId ?? '',
+      machine: record.shape,
+      podIp: podIps(record)[0] ?? '',
+      netns: record.networkResult?.netns ?? '',
+      // A shape that CRI clients such as `crictl inspectp` users expect to find.
+      runtimeType: 'machine',
+      timeline: Object.entries(record.timeline)
+        .map(([phase, at]) => ({ phase, ms: Math.round(at - record.createdAt) }))
+        .sort((a, b) => a.ms - b.ms),
+    };
+  }
+
+  /** After a start: goes on with every sandbox where the journal left it, and looks after machines from now on. */
+  recover(): void {
+    for (const { record } of this.#deps.store.all()) {
+      this.#deps.reconciler.trigger(record.id);
+      if (!record.listed && record.wanted === 'ready') this.#later(this.#removeUnlessAsked(record.id));
+    }
+    this.#later(this.#sweep());
+  }
+
+  /** Removes machines and namespaces that carry this node's name and belong to nobody; seen twice before it acts. */
+  async #sweep(): Promise<void> {
+    const { config, provider, network, store, clock, log, nodeName } = this.#deps;
+    const signal = this.#stop.signal;
+    let suspects = new Set<string>();
+    for (;;) {
+      try {
+        // What exists first, the journal second: a sandbox made in between is then never taken for an orphan.
+        const tags = { [TAGS.cluster]: config.cluster, [TAGS.node]: nodeName };
+        const machines = await provider.describe({ by: 'tags', tags }, signal);
+        const namespaces = await network.list(signal);
+        const known = new Set<string>(store.all().map(({ record }) => record.id));
+        const next = new Set<string>();
+        for (const machine of machines) {
+          const owner = machine.tags[TAGS.sandbox] ?? '';
+          if (known.has(owner)) continue;
+          next.add(machine.id);
+          if (!suspects.has(machine.id)) continue;
+          log.warn('terminating a machine that nobody owns', { instanceId: machine.id, sandboxId: owner });
+          await provider.terminate([machine.id], signal);
+        }
+        for (const sandboxId of namespaces) {
+          if (known.has(sandboxId)) continue;
+          next.add(sandboxId);
+          if (!suspects.has(sandboxId)) continue;
+          log.warn('removing a pod network that nobody owns', { sandboxId });
+          await network.remove({ sandboxId, podName: '', podNamespace: '', podUid: '', portMappings: [] }, signal);
+        }
+        suspects = next;
+      } catch (error) {
+        if (signal.aborted) return;
+        log.warn('the sweep failed; it will be tried again', { reason: errorMessage(error) });
+      }
+      await clock.sleep(config.reconciler.sweep, signal);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(
+      new InfraletError('UNAVAILABLE', 'the daemon is stopping', { hint: 'the same call later will do' }),
+    );
+    await Promise.allSettled(this.#background);
+  }
+}
+
+function isDown(record: SandboxRecord): boolean {
+  const machineGone = record.machine === 'none' || record.machine === 'gone';
+  const networkGone = record.network === 'none' || record.network === 'gone';
+  return machineGone && networkGone && (record.state === 'stopped' || record.state === 'failed');
+}

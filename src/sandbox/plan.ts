@@ -1,0 +1,55 @@
+/**
+ * The planner: from what is wanted and what is known to the steps that can be taken now. Pure; the reconciler runs the
+ * steps of one plan side by side and plans again. An empty plan means that nothing is left to do.
+ */
+import type { SandboxRecord } from './record.ts';
+
+/** Each step with its arguments; `StepExecutors` in steps.ts must have one executor for each, or it does not compile. */
+export interface Steps {
+  'network.add': Record<never, never>;
+  'network.join': Record<never, never>;
+  'network.remove': Record<never, never>;
+  'machine.launch': Record<never, never>;
+  'machine.terminate': Record<never, never>;
+  'agent.connect': Record<never, never>;
+  'guest.run': Record<never, never>;
+  'guest.stop': Record<never, never>;
+  ready: Record<never, never>;
+  settle: Record<never, never>;
+  forget: Record<never, never>;
+}
+export type StepKind = keyof Steps;
+
+/** What is known besides the journal; none of it survives a restart. */
+export interface Observed {
+  /** An enrolled channel to the agent is open. */
+  readonly connected: boolean;
+}
+
+export function plan(record: SandboxRecord, observed: Observed): readonly StepKind[] {
+  return record.wanted === 'ready' && record.state !== 'failed' ? build(record, observed) : tearDown(record, observed);
+}
+
+function build(record: SandboxRecord, { connected }: Observed): readonly StepKind[] {
+  const steps: StepKind[] = [];
+  const launched = record.machine === 'launched';
+  // Network and machine do not need each other until they are joined, and each takes a while.
+  if (record.network !== 'added') steps.push('network.add');
+  if (!launched) steps.push('machine.launch');
+  if (launched && record.network === 'added' && !record.joined) steps.push('network.join');
+  if (launched && !connected) steps.push('agent.connect');
+  if (connected && record.joined && record.guestSandboxId === '') steps.push('guest.run');
+  if (connected && record.guestSandboxId !== '' && record.state !== 'ready') steps.push('ready');
+  return steps;
+}
+
+function tearDown(record: SandboxRecord, { connected }: Observed): readonly StepKind[] {
+  // Containers end in good order first: their last words and exit codes come over the channel.
+  if (connected && record.guestSandboxId !== '' && !record.guestStopped) return ['guest.stop'];
+  if (record.machine === 'launching' || record.machine === 'launched') return ['machine.terminate'];
+  // The address goes back only when nothing can use it any more.
+  if (record.network === 'adding' || record.network === 'added') return ['network.remove'];
+  if (record.wanted === 'removed') return ['forget'];
+  if (record.state !== 'stopped' && record.state !== 'failed') return ['settle'];
+  return [];
+}

@@ -1,0 +1,143 @@
+/**
+ * Makes what exists equal to what is wanted, one worker per sandbox: plan, run the steps side by side, plan again.
+ * A step is journalled before and after; a failed one backs off for its own sandbox only.
+ */
+import { backoffMs } from '../base/backoff.ts';
+import { type ErrorCode, errorMessage, InfraletError } from '../base/errors.ts';
+import { KeyedRunner, type NextRun } from '../base/exclusive.ts';
+import type { SandboxId } from '../base/ids.ts';
+import type { Clock } from '../base/time.ts';
+import type { Config } from '../config/schema.ts';
+import type { Journal } from '../state/journal.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { plan, type StepKind } from './plan.ts';
+import type { SandboxRecord } from './record.ts';
+import { type StepDeps, stepExecutors } from './steps.ts';
+
+/** Steps whose outcome is written to the journal's step list; the others change nothing outside. */
+const SILENT: ReadonlySet<StepKind> = new Set(['ready', 'settle', 'forget']);
+
+/** Codes with which agent.connect says that there is no way back to a machine. */
+const GONE: ReadonlySet<ErrorCode> = new Set(['ABORTED', 'PERMISSION_DENIED', 'DEADLINE_EXCEEDED']);
+
+/** States from which a sandbox can fail. */
+const CAN_FAIL = ['planned', 'requested', 'running', 'connected', 'ready', 'stopping'] as const;
+
+export class Reconciler implements AsyncDisposable {
+  readonly #runner: KeyedRunner<SandboxId>;
+  readonly #executors: ReturnType<typeof stepExecutors>;
+  readonly #failures = new Map<SandboxId, number>();
+  /** Ends the steps that build a sandbox as soon as it is no longer wanted. */
+  readonly #building = new Map<SandboxId, AbortController>();
+  readonly #deps: StepDeps;
+  readonly #journal: Journal;
+  readonly #config: Config;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+
+  constructor(options: { readonly deps: StepDeps; readonly journal: Journal }) {
+    this.#deps = options.deps;
+    this.#journal = options.journal;
+    this.#config = options.deps.config;
+    this.#clock = options.deps.clock;
+    this.#log = options.deps.log.child({ component: 'reconciler' });
+    this.#executors = stepExecutors(options.deps);
+    this.#runner = new KeyedRunner({
+      clock: this.#clock,
+      work: (id, signal) => this.#reconcile(id, signal),
+      onError: (id, error) => this.#failed(id, error),
+    });
+  }
+
+  trigger(id: SandboxId): void {
+    this.#runner.trigger(id);
+  }
+
+  /** Like `trigger`, and stops building what is no longer wanted. */
+  interrupt(id: SandboxId): void {
+    this.#building.get(id)?.abort(new InfraletError('ABORTED', 'the sandbox is no longer wanted'));
+    this.#runner.trigger(id);
+  }
+
+  /** Ends a sandbox for a reason that lies outside (machine died); the kubelet sees it NotReady. */
+  fail(id: SandboxId, reason: string): void {
+    if (this.#deps.store.transition(id, CAN_FAIL, 'failed', { reason, lastError: reason })) {
+      this.#log.warn('sandbox failed', { sandboxId: id, reason });
+      this.#deps.containers().lost(id, reason);
+      this.interrupt(id);
+    }
+  }
+
+  async #reconcile(id: SandboxId, signal: AbortSignal): Promise<NextRun> {
+    for (;;) {
+      const entry = this.#deps.store.get(id);
+      if (!entry) {
+        this.#failures.delete(id);
+        return undefined;
+      }
+      const steps = plan(entry.record, { connected: this.#deps.sessions.get(id) !== undefined });
+      if (steps.length === 0) {
+        this.#failures.delete(id);
+        return undefined;
+      }
+      const building = new AbortController();
+      this.#building.set(id, building);
+      const stepSignal = AbortSignal.any([signal, building.signal]);
+      const wantedBefore = entry.record.wanted;
+      const results = await Promise.allSettled(steps.map((step) => this.#step(step, id, stepSignal, building)));
+      this.#building.delete(id);
+      const failure = results.find((result) => result.status === 'rejected');
+      if (failure) {
+        const now = this.#deps.store.get(id)?.record;
+        // Interrupted because the wish changed: plan for the new wish at once.
+        if (now && building.signal.aborted && (now.wanted !== wantedBefore || now.state === 'failed')) continue;
+        throw failure.reason;
+      }
+    }
+  }
+
+  async #step(step: StepKind, id: SandboxId, signal: AbortSignal, group: AbortController): Promise<void> {
+    const entry = this.#deps.store.get(id);
+    if (!entry) return;
+    const silent = SILENT.has(step);
+    if (!silent) this.#journal.addStep(id, this.#clock.now(), step, 'intent', '');
+    try {
+      await this.#executors[step](entry, signal);
+      if (!silent) this.#journal.addStep(id, this.#clock.now(), step, 'done', '');
+    } catch (error) {
+      const message = errorMessage(signal.aborted ? signal.reason : error);
+      this.#journal.addStep(id, this.#clock.now(), step, 'failed', message.slice(0, 4000));
+      // The other steps of the plan build on the same ground: without this one they are in vain.
+      group.abort(error);
+      throw error;
+    }
+  }
+
+  #failed(id: SandboxId, error: unknown): NextRun {
+    const { store } = this.#deps;
+    const record = store.get(id)?.record;
+    if (!record) return undefined;
+    const known = InfraletError.from(error);
+    store.update(id, { lastError: known.message });
+    if (record.wanted === 'ready' && record.state !== 'failed' && this.#isFinal(record, known)) {
+      this.fail(id, known.message);
+      return 0;
+    }
+    const failures = (this.#failures.get(id) ?? 0) + 1;
+    this.#failures.set(id, failures);
+    const { retryInitial, retryMax } = this.#config.reconciler;
+    const pause = backoffMs({ initialMs: retryInitial, maxMs: retryMax, factor: 2, jitter: 0.2 }, failures);
+    this.#log.warn('step failed; it will be tried again', { sandboxId: id, error: known, pauseMs: pause, failures });
+    return pause;
+  }
+
+  /** A sandbox that never was ready fails at its first error: the kubelet asks again, with a new attempt. */
+  #isFinal(record: SandboxRecord, error: InfraletError): boolean {
+    // Of a ready one only the machine's end is final: gone, not ours, or out of reach for `machine.goneAfter`.
+    return record.state !== 'ready' || GONE.has(error.code);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#runner[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * What the journal holds of a pod sandbox. One record is one pod attempt and its machine.
+ *
+ *   planned ──▶ requested ──▶ running ──▶ connected ──▶ ready ──▶ stopping ──▶ stopped
+ *      └────────────┴─────────────┴────────────┴───────────┴──▶ failed (with a reason)
+ *
+ * `stopped` and `failed` sandboxes own no machine once their teardown is through; removal deletes the record.
+ */
+import { z } from 'zod';
+import { type InstanceId, parseInstanceId, parseSandboxId, type SandboxId } from '../base/ids.ts';
+import type { PodNetworkResult } from '../network/pod-network.ts';
+
+export const SANDBOX_STATES = [
+  'planned',
+  'requested',
+  'running',
+  'connected',
+  'ready',
+  'stopping',
+  'stopped',
+  'failed',
+] as const;
+export type SandboxState = (typeof SANDBOX_STATES)[number];
+
+const networkResult = z.object({
+  netns: z.string(),
+  mac: z.string(),
+  mtu: z.number(),
+  addresses: z.array(z.object({ address: z.string(), gateway: z.string().optional() })),
+  routes: z.array(z.object({ destination: z.string(), gateway: z.string().optional() })),
+});
+
+/** Facts about the machine's life, in milliseconds since the epoch, by phase. */
+const timeline = z.record(z.string(), z.number());
+
+const schema = z.object({
+  id: z.string().transform(parseSandboxId),
+  podUid: z.string(),
+  podName: z.string(),
+  podNamespace: z.string(),
+  attempt: z.number(),
+  runtimeHandler: z.string(),
+  createdAt: z.number(),
+  state: z.enum(SANDBOX_STATES),
+  /** What the kubelet asked for last. */
+  wanted: z.enum(['ready', 'stopped', 'removed']),
+  /** True once it was ready: from then on it is listed until it is removed. */
+  listed: z.boolean(),
+  reason: z.string(),
+  lastError: z.string(),
+  /** Idempotency token of the launch. */
+  launchToken: z.string(),
+  /** Enrolment token of the machine; empty once it was used. */
+  enrolToken: z.string(),
+  shape: z.object({ cpuMillis: z.number(), memoryBytes: z.number(), diskBytes: z.number() }),
+  instanceId: z.string().transform(parseInstanceId).optional(),
+  machine: z.enum(['none', 'launching', 'launched', 'gone']),
+  enrolled: z.boolean(),
+  network: z.enum(['none', 'adding', 'added', 'gone']),
+  networkResult: networkResult.optional(),
+  joined: z.boolean(),
+  guestSandboxId: z.string(),
+  guestStopped: z.boolean(),
+  timeline,
+});
+
+export interface SandboxRecord extends Readonly<Omit<z.output<typeof schema>, 'networkResult' | 'id' | 'instanceId'>> {
+  readonly id: SandboxId;
+  readonly instanceId?: InstanceId | undefined;
+  readonly networkResult?: PodNetworkResult | undefined;
+}
+
+/** Reads a journal row; throws when it was damaged. */
+export function parseSandboxRecord(value: unknown): SandboxRecord {
+  const parsed = schema.parse(value);
+  return { ...parsed, networkResult: parsed.networkResult && completeNetwork(parsed.networkResult) };
+}
+
+function completeNetwork(parsed: z.output<typeof networkResult>): PodNetworkResult {
+  return {
+    ...parsed,
+    addresses: parsed.addresses.map((entry) => ({ address: entry.address, gateway: entry.gateway })),
+    routes: parsed.routes.map((entry) => ({ destination: entry.destination, gateway: entry.gateway })),
+  };
+}
+
+/** Pod IPs, the main one first. */
+export function podIps(record: SandboxRecord): readonly string[] {
+  return (record.networkResult?.addresses ?? []).map(({ address }) => address.replace(/\/.*$/, ''));
+}

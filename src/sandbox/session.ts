@@ -1,0 +1,116 @@
+/**
+ * The open channels, one per sandbox: a session is a channel with the loops that live as long as it does (events,
+ * heartbeats, the guest's way to the image service). When any of them ends, the whole session ends and the reconciler
+ * makes a new one.
+ */
+import type { Duplex } from 'node:stream';
+import { errorMessage } from '../base/errors.ts';
+import type { SandboxId } from '../base/ids.ts';
+import type { Clock } from '../base/time.ts';
+import type { AgentChannel, GuestEvent } from '../guest/channel.ts';
+import type { Logger } from '../telemetry/log.ts';
+
+export interface SessionHooks {
+  /** A container event, or the advice to read all statuses anew (also right after the session began). */
+  onEvent(id: SandboxId, event: GuestEvent): void;
+  /** A connection of the guest's containerd to the image service. */
+  onImageConnection(id: SandboxId, socket: Duplex): void;
+  /** The session has ended; the channel is closed. */
+  onEnd(id: SandboxId, reason: string): void;
+}
+
+interface Session {
+  readonly channel: AgentChannel;
+  readonly stop: AbortController;
+  readonly loops: Promise<void>;
+}
+
+export class Sessions implements AsyncDisposable {
+  readonly #open = new Map<SandboxId, Session>();
+  readonly #hooks: SessionHooks;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #heartbeatMs: number;
+
+  constructor(options: {
+    readonly hooks: SessionHooks;
+    readonly clock: Clock;
+    readonly log: Logger;
+    readonly heartbeatMs: number;
+  }) {
+    this.#hooks = options.hooks;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#heartbeatMs = options.heartbeatMs;
+  }
+
+  get(id: SandboxId): AgentChannel | undefined {
+    return this.#open.get(id)?.channel;
+  }
+
+  /** Takes over a channel; the one before it, if any, is ended. */
+  async start(id: SandboxId, channel: AgentChannel): Promise<void> {
+    await this.end(id, 'replaced by a new channel');
+    const stop = new AbortController();
+    const loops = this.#run(id, channel, stop);
+    this.#open.set(id, { channel, stop, loops });
+    this.#hooks.onEvent(id, { kind: 'resync' });
+  }
+
+  async #run(id: SandboxId, channel: AgentChannel, stop: AbortController): Promise<void> {
+    const reason = await Promise.race([
+      this.#watch(id, channel, stop.signal),
+      channel
+        .serveIncoming('images', (socket) => this.#hooks.onImageConnection(id, socket), stop.signal)
+        .then(() => 'the image listener ended', errorMessage),
+      this.#watchdog(id, stop.signal),
+    ]);
+    stop.abort();
+    if (this.#open.get(id)?.channel === channel) this.#open.delete(id);
+    await channel[Symbol.asyncDispose]();
+    this.#hooks.onEnd(id, reason);
+  }
+
+  readonly #lastBeat = new Map<SandboxId, number>();
+
+  async #watch(id: SandboxId, channel: AgentChannel, signal: AbortSignal): Promise<string> {
+    try {
+      for await (const event of channel.watch(this.#heartbeatMs, signal)) {
+        this.#lastBeat.set(id, this.#clock.now());
+        if (event.kind !== 'heartbeat') this.#hooks.onEvent(id, event);
+      }
+      return 'the event stream ended';
+    } catch (error) {
+      return errorMessage(error);
+    }
+  }
+
+  /** A silent peer does not close its connection: three missed heartbeats end the session. */
+  async #watchdog(id: SandboxId, signal: AbortSignal): Promise<string> {
+    this.#lastBeat.set(id, this.#clock.now());
+    try {
+      for (;;) {
+        await this.#clock.sleep(this.#heartbeatMs, signal);
+        const silence = this.#clock.now() - (this.#lastBeat.get(id) ?? 0);
+        if (silence > 4 * this.#heartbeatMs) return `no heartbeat for ${silence} ms`;
+      }
+    } catch {
+      return 'closed';
+    } finally {
+      this.#lastBeat.delete(id);
+    }
+  }
+
+  async end(id: SandboxId, reason: string): Promise<void> {
+    const session = this.#open.get(id);
+    if (!session) return;
+    this.#open.delete(id);
+    this.#log.debug('session ends', { sandboxId: id, reason });
+    session.stop.abort();
+    await session.loops;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#open.keys()].map((id) => this.end(id, 'the daemon stops')));
+  }
+}

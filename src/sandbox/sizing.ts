@@ -1,0 +1,60 @@
+/** How big a pod's machine is. Pure. */
+import { InfraletError } from '../base/errors.ts';
+import type { MachineShape } from '../cloud/contract.ts';
+import type { Config } from '../config/schema.ts';
+import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
+
+/** The kernel's scale: 1024 shares are one CPU. */
+const SHARES_PER_CPU = 1024;
+/** What the kubelet sends for a pod without a CPU request. */
+const MIN_SHARES = 2;
+
+/**
+ * Shape for a pod's resources as the kubelet sends them (limits; memory requests are not in the CRI).
+ * CPU: the quota if there is one, else the shares, else the default. Memory: the limit, else the default. The guest's own
+ * overhead comes on top, the pod's overhead (RuntimeClass) too; then the configured bounds apply.
+ */
+export function machineShape(
+  resources: LinuxContainerResources__Output | null,
+  overhead: LinuxContainerResources__Output | null,
+  config: Config['machine'],
+): MachineShape {
+  const cpu = (cpuMillis(resources) ?? config.defaultCpuMillis) + (cpuMillis(overhead) ?? 0);
+  const memory = positive(resources?.memoryLimitInBytes) ?? config.defaultMemory;
+  const total = memory + (positive(overhead?.memoryLimitInBytes) ?? 0) + config.overheadMemory;
+  refuseAbove('CPU', cpu, config.maxCpuMillis, 'thousandths of a CPU', 'machine.maxCpuMillis');
+  refuseAbove('memory', total, config.maxMemory, 'bytes', 'machine.maxMemory');
+  return {
+    cpuMillis: Math.ceil(Math.max(cpu, config.minCpuMillis)),
+    memoryBytes: Math.ceil(Math.max(total, config.minMemory)),
+    diskBytes: config.disk,
+  };
+}
+
+/** A machine smaller than its pod would only fail later and less clearly. */
+function refuseAbove(what: string, wanted: number, most: number, unit: string, key: string): void {
+  if (wanted <= most) return;
+  throw new InfraletError(
+    'RESOURCE_EXHAUSTED',
+    `the pod needs ${wanted} ${unit} of ${what}; the largest machine has ${most}`,
+    {
+      hint: `lower the pod's limits, or raise ${key} in the configuration`,
+    },
+  );
+}
+
+function cpuMillis(resources: LinuxContainerResources__Output | null): number | undefined {
+  if (!resources) return undefined;
+  const quota = positive(resources.cpuQuota);
+  const period = positive(resources.cpuPeriod);
+  if (quota !== undefined && period !== undefined) return Math.ceil((quota * 1000) / period);
+  const shares = positive(resources.cpuShares);
+  if (shares !== undefined && shares > MIN_SHARES) return Math.ceil((shares * 1000) / SHARES_PER_CPU);
+  return undefined;
+}
+
+/** CRI integers are decimal strings; 0 and -1 mean "not set" and "unlimited". */
+function positive(text: string | undefined): number | undefined {
+  const value = Number(text ?? 0);
+  return Number.isFinite(value) && value > 0 ? value : undefined;
+}

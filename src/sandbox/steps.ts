@@ -1,0 +1,347 @@
+/** The executors: one per step kind, each safe to repeat. They read and write the store; the planner decides. */
+import { createHash, randomBytes } from 'node:crypto';
+import { InfraletError } from '../base/errors.ts';
+import type { InstanceId, SandboxId } from '../base/ids.ts';
+import { type Clock, until, withTimeout } from '../base/time.ts';
+import { type Instance, type Provider, TAGS } from '../cloud/contract.ts';
+import type { Config } from '../config/schema.ts';
+import type { AgentChannel, ChannelDialer, GuestFile } from '../guest/channel.ts';
+import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { guestCniConfig, guestSandboxConfig, type NodeFacts } from './guest-config.ts';
+import type { Launcher } from './launcher.ts';
+import type { StepKind } from './plan.ts';
+import type { SandboxRecord } from './record.ts';
+import type { Sessions } from './session.ts';
+import type { SandboxEntry, SandboxStore } from './store.ts';
+
+/** What containers have to do when their sandbox ends. */
+export interface ContainerHooks {
+  /** Before the machine goes: last statuses and logs are fetched. */
+  drain(id: SandboxId, signal: AbortSignal): Promise<void>;
+  /** The machine is gone: whatever still seemed to run has ended. */
+  lost(id: SandboxId, reason: string): void;
+  /** The sandbox's record goes: so do those of its containers. */
+  forget(id: SandboxId): Promise<void>;
+}
+
+export interface StepDeps {
+  readonly config: Config;
+  readonly node: NodeFacts;
+  readonly provider: Provider;
+  readonly launcher: Launcher;
+  readonly network: PodNetwork;
+  readonly dialer: ChannelDialer;
+  readonly sessions: Sessions;
+  readonly store: SandboxStore;
+  readonly containers: () => ContainerHooks;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
+
+/** Time for a relayed call that should be quick; emulated machines are ten times slower than real ones. */
+const GUEST_CALL_MS = 60_000;
+const CNI_POLL_MS = 20;
+
+export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executor>> {
+  const { store, provider, network, clock, sessions } = deps;
+
+  return {
+    'network.add': async ({ record, config }, signal) => {
+      store.update(record.id, { network: 'adding' });
+      const result = await network.add(networkSpec({ record, config }), signal);
+      if (!store.update(record.id, { network: 'added', networkResult: result })) return;
+      store.mark(record.id, 'network', clock.now());
+    },
+
+    'machine.launch': async ({ record }, signal) => {
+      store.update(record.id, { machine: 'launching' });
+      store.transition(record.id, ['planned'], 'requested');
+      const instance = await deps.launcher.launch(
+        {
+          token: record.launchToken,
+          tags: machineTags(deps.config, deps.node.hostname, record),
+          shape: record.shape,
+          userData: deps.dialer.userData(record.enrolToken, { sandboxId: record.id }),
+        },
+        signal,
+      );
+      store.update(record.id, { machine: 'launched', instanceId: instance.id });
+      store.transition(record.id, ['requested'], 'running');
+      store.mark(record.id, 'launch', clock.now());
+    },
+
+    'network.join': async (entry, signal) => {
+      const { record } = entry;
+      const instance = await running(deps, record, signal);
+      if (!instance.podLink || !record.networkResult) {
+        throw new InfraletError('INTERNAL', `machine ${instance.id} offers no link for its pod network`, {
+          context: { sandboxId: record.id },
+        });
+      }
+      await network.join(networkSpec(entry), record.networkResult, instance.podLink, signal);
+      store.update(record.id, { joined: true });
+    },
+
+    'agent.connect': async ({ record }, signal) => {
+      const channel = await connect(deps, record, signal);
+      await adopt(deps, record, channel, signal);
+      await sessions.start(record.id, channel);
+    },
+
+    'guest.run': async ({ record, config }, signal) => {
+      const channel = channelOf(deps, record.id);
+      const { networkResult } = record;
+      if (!networkResult) throw new InfraletError('INTERNAL', 'the pod has no network yet');
+      await channel.putFiles(
+        { root: 'ROOT_CNI', path: '10-pod.conflist', replace: true },
+        one(Buffer.from(guestCniConfig(networkResult))),
+        { signal, timeoutMs: GUEST_CALL_MS },
+      );
+      const guestConfig = guestSandboxConfig(config, deps.node);
+      const found = await existingGuestSandbox(channel, signal);
+      if (found === undefined) await guestNetworkReady(channel, clock, signal);
+      const id =
+        found ??
+        (await channel.cri('RunPodSandbox', { config: guestConfig }, { signal, timeoutMs: GUEST_CALL_MS }))
+          .podSandboxId;
+      store.update(record.id, { guestSandboxId: id });
+    },
+
+    ready: async ({ record }) => {
+      store.mark(record.id, 'ready', clock.now());
+      store.transition(record.id, ['planned', 'requested', 'running', 'connected'], 'ready', {
+        listed: true,
+        lastError: '',
+      });
+    },
+
+    'guest.stop': async ({ record }, signal) => {
+      store.transition(record.id, ['planned', 'requested', 'running', 'connected', 'ready'], 'stopping');
+      const channel = sessions.get(record.id);
+      if (channel) {
+        using limit = withTimeout(signal, GUEST_CALL_MS, 'stopping the pod in its machine');
+        const options = { signal: limit, timeoutMs: GUEST_CALL_MS };
+        // The kubelet has stopped the containers with their grace already; what still runs here is killed at once.
+        try {
+          await channel.cri('StopPodSandbox', { podSandboxId: record.guestSandboxId }, options);
+          await deps.containers().drain(record.id, limit);
+        } catch (error) {
+          signal.throwIfAborted();
+          // The machine goes whatever happens; a guest that does not answer must not keep it.
+          deps.log.warn('the pod did not stop in good order', { sandboxId: record.id, error });
+        }
+      }
+      store.update(record.id, { guestStopped: true });
+    },
+
+    'machine.terminate': async ({ record }, signal) => {
+      const ids = await instanceIds(provider, deps.config, record, signal);
+      await sessions.end(record.id, 'the machine is terminated');
+      await provider.terminate(ids, signal);
+      deps.containers().lost(record.id, record.reason);
+      store.update(record.id, { machine: 'gone', enrolToken: '' });
+      store.mark(record.id, 'terminated', clock.now());
+    },
+
+    'network.remove': async (entry, signal) => {
+      await network.remove(networkSpec(entry), signal);
+      store.update(entry.record.id, { network: 'gone', joined: false });
+    },
+
+    settle: async ({ record }) => {
+      deps.containers().lost(record.id, record.reason);
+      store.transition(record.id, ['planned', 'requested', 'running', 'connected', 'ready', 'stopping'], 'stopped');
+    },
+
+    forget: async ({ record }) => {
+      await deps.containers().forget(record.id);
+      store.remove(record.id);
+    },
+  };
+}
+
+/** Deterministic per sandbox, so that a launch repeated after a crash finds its machine. */
+export function launchToken(cluster: string, id: SandboxId): string {
+  return createHash('sha256').update(`${cluster}|${id}|1`).digest('hex').slice(0, 32);
+}
+
+function machineTags(config: Config, node: string, record: SandboxRecord): Readonly<Record<string, string>> {
+  return {
+    [TAGS.cluster]: config.cluster,
+    [TAGS.node]: node,
+    [TAGS.sandbox]: record.id,
+    [TAGS.podUid]: record.podUid,
+    [TAGS.attempt]: String(record.attempt),
+    [TAGS.token]: record.launchToken,
+  };
+}
+
+function networkSpec({ record, config }: SandboxEntry): PodNetworkSpec {
+  return {
+    sandboxId: record.id,
+    podName: record.podName,
+    podNamespace: record.podNamespace,
+    podUid: record.podUid,
+    portMappings: config.portMappings
+      .filter(({ hostPort }) => hostPort > 0)
+      .map(({ hostPort, containerPort, protocol, hostIp }) => ({
+        hostPort,
+        containerPort,
+        protocol: protocol === 'UDP' ? 'udp' : protocol === 'SCTP' ? 'sctp' : 'tcp',
+        hostIp,
+      })),
+  };
+}
+
+/** The machine, once the provider says it runs and where its agent is. */
+async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<Instance> {
+  const { instanceId } = record;
+  if (instanceId === undefined) throw new InfraletError('INTERNAL', 'the sandbox has no machine yet');
+  return await until(
+    async () => {
+      const [instance] = await deps.provider.describe({ by: 'ids', ids: [instanceId] }, signal);
+      if (!instance || instance.state === 'terminated' || instance.state === 'stopped') {
+        throw new InfraletError(
+          'ABORTED',
+          `the machine of ${record.podNamespace}/${record.podName} has ended: ${instance?.reason || 'it is gone'}`,
+          { context: { sandboxId: record.id, console: await consoleTail(deps, instanceId, signal) } },
+        );
+      }
+      return instance.state === 'running' ? instance : undefined;
+    },
+    { everyMs: deps.config.machine.connectInterval, clock: deps.clock, signal },
+  );
+}
+
+/** Connects to the agent, trying while the machine boots. */
+async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<AgentChannel> {
+  const { config, dialer, clock, store } = deps;
+  const timeoutMs = record.state === 'ready' ? config.machine.goneAfter : config.machine.bootTimeout;
+  using limit = withTimeout(signal, timeoutMs, `waiting for the agent of ${record.podNamespace}/${record.podName}`);
+  let last: unknown;
+  try {
+    return await until(
+      async () => {
+        const { agent, id } = await running(deps, record, limit);
+        if (!agent) return undefined;
+        const identity = { sandboxId: record.id, instanceId: id };
+        try {
+          if (record.enrolled) return await dialer.connect(agent, identity, { signal: limit, timeoutMs });
+          const channel = await dialer.enrol(agent, identity, record.enrolToken, { signal: limit, timeoutMs });
+          store.update(record.id, { enrolled: true, enrolToken: '' });
+          store.mark(record.id, 'enrolled', clock.now());
+          return channel;
+        } catch (error) {
+          if (InfraletError.from(error).code !== 'UNAVAILABLE') throw error;
+          last = error;
+          return undefined;
+        }
+      },
+      { everyMs: config.machine.connectInterval, clock, signal: limit },
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    const known = InfraletError.from(limit.aborted ? limit.reason : error);
+    const tail = record.instanceId === undefined ? '' : await consoleTail(deps, record.instanceId, signal);
+    throw new InfraletError(
+      known.code,
+      `${known.message}${last === undefined ? '' : ` (last try: ${InfraletError.from(last).message})`}${tail === '' ? '' : `; end of its console: ${tail}`}`,
+      { cause: error, context: { sandboxId: record.id }, hint: `infralet describe ${record.id}` },
+    );
+  }
+}
+
+/** First words over a new channel: clock, randomness, and the machine's own account of its boot. */
+async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChannel, signal: AbortSignal): Promise<void> {
+  const { store, clock, node } = deps;
+  const options = { signal, timeoutMs: GUEST_CALL_MS };
+  await channel.configure({ clockMs: clock.now(), entropy: randomBytes(64), hostname: node.hostname }, options);
+  if (store.transition(record.id, ['planned', 'requested', 'running'], 'connected')) {
+    const status = await channel.status(options);
+    const kernelStart = clock.now() - Number(status.uptimeMs);
+    for (const [phase, ms] of Object.entries(status.phases)) store.mark(record.id, phase, kernelStart + Number(ms));
+    store.mark(record.id, 'kernel', kernelStart);
+    store.mark(record.id, 'connected', clock.now());
+  }
+}
+
+/** A pod sandbox that an earlier try made before the daemon was killed. */
+async function existingGuestSandbox(channel: AgentChannel, signal: AbortSignal): Promise<string | undefined> {
+  const options = { signal, timeoutMs: GUEST_CALL_MS };
+  const { items } = await channel.cri('ListPodSandbox', {}, options);
+  for (const item of items) {
+    if (item.state === 'SANDBOX_READY') return item.id;
+    await channel.cri('RemovePodSandbox', { podSandboxId: item.id }, options);
+  }
+  return undefined;
+}
+
+/** containerd watches its CNI directory; it has seen the new file when it says that the network is ready. */
+async function guestNetworkReady(channel: AgentChannel, clock: Clock, signal: AbortSignal): Promise<void> {
+  using limit = withTimeout(signal, GUEST_CALL_MS, "containerd's network set-up in the machine");
+  await until(
+    async () => {
+      try {
+        const { status } = await channel.cri('Status', {}, { signal: limit, timeoutMs: GUEST_CALL_MS });
+        return status?.conditions.find(({ type }) => type === 'NetworkReady')?.status || undefined;
+      } catch (error) {
+        if (InfraletError.from(error).code !== 'UNAVAILABLE') throw error;
+        return undefined;
+      }
+    },
+    { everyMs: CNI_POLL_MS, clock, signal: limit },
+  );
+}
+
+/** All machines that may belong to the sandbox: also one whose launch answered nobody. */
+async function instanceIds(
+  provider: Provider,
+  config: Config,
+  record: SandboxRecord,
+  signal: AbortSignal,
+): Promise<readonly InstanceId[]> {
+  const tags = { [TAGS.cluster]: config.cluster, [TAGS.sandbox]: record.id };
+  const found = await provider.describe({ by: 'tags', tags }, signal);
+  const ids = new Set(found.map(({ id }) => id));
+  if (record.instanceId !== undefined) ids.add(record.instanceId);
+  return [...ids];
+}
+
+async function consoleTail(deps: StepDeps, id: InstanceId, signal: AbortSignal): Promise<string> {
+  try {
+    return printable(await deps.provider.console(id, 1024, signal));
+  } catch (error) {
+    return `(no console: ${InfraletError.from(error).message})`;
+  }
+}
+
+/** Console text is the guest's: control characters must not reach a terminal or a log as they are. */
+export function printable(text: string): string {
+  return text.replace(/[^\x20-\x7e\n]/g, '').trim();
+}
+
+function channelOf(deps: StepDeps, id: SandboxId): AgentChannel {
+  const channel = deps.sessions.get(id);
+  if (channel) return channel;
+  throw new InfraletError('UNAVAILABLE', `the channel to the machine of sandbox ${id} is lost`, {
+    hint: 'it is being made again; the same call later will do',
+  });
+}
+
+async function* one(content: Buffer): AsyncGenerator<GuestFile> {
+  yield {
+    path: '',
+    kind: 'file',
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    mtimeMs: 0,
+    size: content.length,
+    content: (async function* () {
+      yield content;
+    })(),
+  };
+}

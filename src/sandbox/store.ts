@@ -1,0 +1,159 @@
+/** The sandboxes in memory, each change durable before it is seen; the only place that writes sandbox records. */
+
+import { InfraletError } from '../base/errors.ts';
+import type { SandboxId } from '../base/ids.ts';
+import { abortable } from '../base/keyed-lock.ts';
+import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
+import type { Journal } from '../state/journal.ts';
+import { parseSandboxRecord, type SandboxRecord, type SandboxState } from './record.ts';
+
+export interface SandboxEntry {
+  readonly record: SandboxRecord;
+  readonly config: PodSandboxConfig__Output;
+}
+
+interface Held {
+  record: SandboxRecord;
+  readonly config: PodSandboxConfig__Output;
+  readonly request: Uint8Array;
+}
+
+/** Protobuf form of the pod's configuration, as it came from the kubelet. */
+export interface ConfigCodec {
+  encode(config: PodSandboxConfig__Output): Uint8Array;
+  decode(bytes: Uint8Array): PodSandboxConfig__Output;
+}
+
+export class SandboxStore {
+  readonly #held = new Map<string, Held>();
+  readonly #byAttempt = new Map<string, SandboxId>();
+  readonly #watchers = new Map<SandboxId, Set<() => void>>();
+  readonly #journal: Journal;
+  readonly #codec: ConfigCodec;
+
+  constructor(journal: Journal, codec: ConfigCodec) {
+    this.#journal = journal;
+    this.#codec = codec;
+  }
+
+  /** Fills the memory from the journal; bad rows are reported and left alone. */
+  load(onBad: (id: string, error: unknown) => void): void {
+    for (const row of this.#journal.all('sandboxes', onBad)) {
+      try {
+        const record = parseSandboxRecord(row.record);
+        this.#hold({ record, config: this.#codec.decode(row.request), request: row.request });
+      } catch (error) {
+        onBad(row.id, error);
+      }
+    }
+  }
+
+  add(record: SandboxRecord, config: PodSandboxConfig__Output): void {
+    const request = this.#codec.encode(config);
+    this.#journal.putSandbox(record.id, record, request);
+    this.#hold({ record, config, request });
+  }
+
+  #hold(held: Held): void {
+    this.#held.set(held.record.id, held);
+    this.#byAttempt.set(attemptKey(held.record.podUid, held.record.attempt), held.record.id);
+  }
+
+  get(id: SandboxId): SandboxEntry | undefined {
+    return this.#held.get(id);
+  }
+
+  /** By a text that may be an id. */
+  find(text: string): SandboxEntry | undefined {
+    return this.#held.get(text);
+  }
+
+  /** The sandbox of a pod's attempt, if there is one. */
+  byAttempt(podUid: string, attempt: number): SandboxEntry | undefined {
+    const id = this.#byAttempt.get(attemptKey(podUid, attempt));
+    return id === undefined ? undefined : this.#held.get(id);
+  }
+
+  all(): readonly SandboxEntry[] {
+    return [...this.#held.values()];
+  }
+
+  /** Changes fields; undefined when the sandbox is gone, so that late results are dropped. */
+  update(id: SandboxId, change: Partial<Omit<SandboxRecord, 'id' | 'state'>>): SandboxRecord | undefined {
+    return this.#write(id, change);
+  }
+
+  /** Moves the state if it is one of `from`; false says that the caller's result is stale. */
+  transition(
+    id: SandboxId,
+    from: readonly SandboxState[],
+    to: SandboxState,
+    change: Partial<Omit<SandboxRecord, 'id' | 'state'>> = {},
+  ): boolean {
+    const held = this.#held.get(id);
+    if (!held?.record || !from.includes(held.record.state)) return false;
+    this.#write(id, { ...change, state: to });
+    return true;
+  }
+
+  /** Notes when a phase was reached, the first time only. */
+  mark(id: SandboxId, phase: string, at: number): void {
+    const held = this.#held.get(id);
+    if (!held || phase in held.record.timeline) return;
+    this.#write(id, { timeline: { ...held.record.timeline, [phase]: at } });
+  }
+
+  #write(id: SandboxId, change: Partial<SandboxRecord>): SandboxRecord | undefined {
+    const held = this.#held.get(id);
+    if (!held) return undefined;
+    const record = { ...held.record, ...change };
+    this.#journal.putSandbox(id, record, held.request);
+    held.record = record;
+    this.#wake(id);
+    return record;
+  }
+
+  remove(id: SandboxId): void {
+    const held = this.#held.get(id);
+    if (!held) return;
+    this.#journal.deleteSandbox(id);
+    this.#held.delete(id);
+    const key = attemptKey(held.record.podUid, held.record.attempt);
+    if (this.#byAttempt.get(key) === id) this.#byAttempt.delete(key);
+    this.#wake(id);
+  }
+
+  #wake(id: SandboxId): void {
+    for (const watcher of this.#watchers.get(id) ?? []) watcher();
+  }
+
+  /** Resolves with the first defined answer of `look`, asked now and after each change; undefined record: it is gone. */
+  async wait<T>(
+    id: SandboxId,
+    look: (record: SandboxRecord | undefined) => T | undefined,
+    signal: AbortSignal,
+  ): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const check = (): void => {
+      try {
+        const found = look(this.#held.get(id)?.record);
+        if (found !== undefined) resolve(found);
+      } catch (error) {
+        reject(InfraletError.from(error));
+      }
+    };
+    const watchers = this.#watchers.get(id) ?? new Set();
+    this.#watchers.set(id, watchers.add(check));
+    check();
+    try {
+      return await abortable(promise, signal);
+    } finally {
+      watchers.delete(check);
+      if (watchers.size === 0) this.#watchers.delete(id);
+    }
+  }
+}
+
+function attemptKey(podUid: string, attempt: number): string {
+  return `${podUid}/${attempt}`;
+}

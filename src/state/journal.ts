@@ -1,0 +1,168 @@
+/**
+ * The journal: what is wanted and what has been done, in one SQLite file that survives `kill -9` and power cuts.
+ * A row is a JSON record and, beside it, the CRI request it came from as protobuf bytes (which may hold secrets: 0600).
+ * Every write is durable when the call returns (WAL with synchronous=FULL).
+ */
+import { chmodSync } from 'node:fs';
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { InfraletError } from '../base/errors.ts';
+
+/** Raised when a table or a record changes in a way that old readers would misread. */
+const SCHEMA_VERSION = 1;
+
+const TABLES = `
+CREATE TABLE IF NOT EXISTS sandboxes (
+  id TEXT PRIMARY KEY, record TEXT NOT NULL, request BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS containers (
+  id TEXT PRIMARY KEY, sandbox_id TEXT NOT NULL, record TEXT NOT NULL, request BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS containers_by_sandbox ON containers (sandbox_id);
+CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, used_at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS steps (
+  seq INTEGER PRIMARY KEY, sandbox_id TEXT NOT NULL, at INTEGER NOT NULL,
+  step TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS steps_by_sandbox ON steps (sandbox_id, seq);
+`;
+
+export interface Row {
+  readonly id: string;
+  readonly record: unknown;
+  readonly request: Uint8Array;
+}
+
+/** `intent` is written before a step touches the outside, the others after. */
+export type StepOutcome = 'intent' | 'done' | 'failed';
+
+export interface StepEntry {
+  readonly at: number;
+  readonly step: string;
+  readonly outcome: StepOutcome;
+  readonly detail: string;
+}
+
+/** Steps kept per sandbox; a sandbox that retries for days must not fill the disk. */
+const MAX_STEPS = 200;
+
+type Table = 'sandboxes' | 'containers';
+
+export class Journal implements Disposable {
+  readonly #db: DatabaseSync;
+  readonly #putSandbox: StatementSync;
+  readonly #putContainer: StatementSync;
+  readonly #addStep: StatementSync;
+  readonly #trimSteps: StatementSync;
+
+  /** @param path file, or ":memory:" for simulations that need no durability. */
+  constructor(path: string) {
+    this.#db = new DatabaseSync(path);
+    try {
+      if (path !== ':memory:') chmodSync(path, 0o600);
+      this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
+      this.#checkVersion(path);
+      this.#db.exec(TABLES);
+    } catch (error) {
+      this.#db.close();
+      throw error;
+    }
+    this.#putSandbox = this.#db.prepare(
+      `INSERT INTO sandboxes (id, record, request) VALUES (:id, :record, :request)
+       ON CONFLICT (id) DO UPDATE SET record = excluded.record`,
+    );
+    this.#putContainer = this.#db.prepare(
+      `INSERT INTO containers (id, sandbox_id, record, request) VALUES (:id, :sandboxId, :record, :request)
+       ON CONFLICT (id) DO UPDATE SET record = excluded.record`,
+    );
+    this.#addStep = this.#db.prepare(
+      'INSERT INTO steps (sandbox_id, at, step, outcome, detail) VALUES (?, ?, ?, ?, ?)',
+    );
+    this.#trimSteps = this.#db.prepare(
+      `DELETE FROM steps WHERE sandbox_id = :id AND seq <=
+         (SELECT seq FROM steps WHERE sandbox_id = :id ORDER BY seq DESC LIMIT 1 OFFSET ${MAX_STEPS})`,
+    );
+  }
+
+  #checkVersion(path: string): void {
+    const found = Number(this.#db.prepare('PRAGMA user_version').get()?.['user_version'] ?? 0);
+    if (found > SCHEMA_VERSION) {
+      throw new InfraletError('FAILED_PRECONDITION', `the journal ${path} was written by a newer Infralet`, {
+        hint: 'install that version again, or point stateDir somewhere else',
+      });
+    }
+    this.#db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+  }
+
+  putSandbox(id: string, record: unknown, request: Uint8Array): void {
+    this.#putSandbox.run({ id, record: JSON.stringify(record), request });
+  }
+
+  putContainer(id: string, sandboxId: string, record: unknown, request: Uint8Array): void {
+    this.#putContainer.run({ id, sandboxId, record: JSON.stringify(record), request });
+  }
+
+  /** All rows of a table; rows that cannot be read are reported to `onBad` and left out, never deleted. */
+  all(table: Table, onBad: (id: string, error: unknown) => void): readonly Row[] {
+    const rows: Row[] = [];
+    for (const row of this.#db.prepare(`SELECT id, record, request FROM ${table}`).iterate()) {
+      const id = String(row['id']);
+      try {
+        const request = row['request'];
+        if (!(request instanceof Uint8Array)) throw new InfraletError('DATA_LOSS', 'the request is not bytes');
+        rows.push({ id, record: JSON.parse(String(row['record'])), request });
+      } catch (error) {
+        onBad(id, error);
+      }
+    }
+    return rows;
+  }
+
+  deleteContainer(id: string): void {
+    this.#db.prepare('DELETE FROM containers WHERE id = ?').run(id);
+  }
+
+  /** Forgets a sandbox with its containers and steps, in one transaction. */
+  deleteSandbox(id: string): void {
+    this.#db.exec('BEGIN IMMEDIATE');
+    try {
+      this.#db.prepare('DELETE FROM containers WHERE sandbox_id = ?').run(id);
+      this.#db.prepare('DELETE FROM steps WHERE sandbox_id = ?').run(id);
+      this.#db.prepare('DELETE FROM sandboxes WHERE id = ?').run(id);
+      this.#db.exec('COMMIT');
+    } catch (error) {
+      this.#db.exec('ROLLBACK');
+      throw error;
+    }
+  }
+
+  addStep(sandboxId: string, at: number, step: string, outcome: StepOutcome, detail: string): void {
+    this.#addStep.run(sandboxId, at, step, outcome, detail);
+    this.#trimSteps.run({ id: sandboxId });
+  }
+
+  steps(sandboxId: string): readonly StepEntry[] {
+    return this.#db
+      .prepare('SELECT at, step, outcome, detail FROM steps WHERE sandbox_id = ? ORDER BY seq')
+      .all(sandboxId)
+      .map((row) => ({
+        at: Number(row['at']),
+        step: String(row['step']),
+        outcome: row['outcome'] === 'intent' || row['outcome'] === 'done' ? row['outcome'] : 'failed',
+        detail: String(row['detail']),
+      }));
+  }
+
+  /** Marks an enrolment token (by its hash) as used; false when it was used before. */
+  consumeToken(hash: string, now: number): boolean {
+    return this.#db.prepare('INSERT OR IGNORE INTO tokens (hash, used_at) VALUES (?, ?)').run(hash, now).changes === 1;
+  }
+
+  /** Drops marks of tokens that no machine can present any more. */
+  forgetTokensBefore(time: number): void {
+    this.#db.prepare('DELETE FROM tokens WHERE used_at < ?').run(time);
+  }
+
+  [Symbol.dispose](): void {
+    this.#db.close();
+  }
+}
