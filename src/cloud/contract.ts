@@ -9,6 +9,8 @@ import type { InstanceId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 
+export { bytes, duration, parseSection } from './settings.ts';
+
 /** What a machine is asked to offer; the provider picks the nearest shape that has at least this much. */
 export interface MachineShape {
   /** Thousandths of a CPU. */
