@@ -1,0 +1,165 @@
+/** All commands with their options. Each action loads what it needs, so that a small command starts fast. */
+import { Command, CommanderError } from 'commander';
+import type { AdminClient } from '../admin/client.ts';
+import type { Config } from '../config/schema.ts';
+import type { CriClient } from './cri-client.ts';
+import { type Io, line } from './io.ts';
+
+interface ConfigOption {
+  readonly config?: string;
+}
+interface JsonOption {
+  readonly json: boolean;
+}
+
+/** Exit code when the command line itself is wrong. */
+const USAGE = 2;
+
+/** Runs one command line (without the program's own name); returns the exit code. Throws what the command throws. */
+export async function runCommand(argv: readonly string[], io: Io): Promise<number> {
+  let exitCode = 0;
+  const program = build(io, (code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync([...argv], { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE;
+    throw error;
+  }
+  return exitCode;
+}
+
+function build(io: Io, exitWith: (code: number) => void): Command {
+  const program = new Command('infralet')
+    .description('A Kubernetes container runtime (CRI v1) whose pod sandbox is a machine.')
+    .configureOutput({ writeOut: (text) => io.out.write(text), writeErr: (text) => io.err.write(text) })
+    .showHelpAfterError('(see infralet --help)')
+    .exitOverride();
+  const config = '--config <file>';
+  const configHelp = 'configuration file (default: /etc/infralet/infralet.yaml, or else the embedded one)';
+
+  program
+    .command('serve')
+    .description('run the daemon until a signal ends it; machines go on without it')
+    .option(config, configHelp)
+    .option('--demo', 'run a demo pod and print how its machine booted', false)
+    .action(async (options: ConfigOption & { readonly demo: boolean }) => {
+      const { serveCommand } = await import('./serve-command.ts');
+      await serveCommand(await load(options), io, options.demo);
+    });
+
+  program
+    .command('ps')
+    .description('list sandboxes with their machines, states, ages and sizes')
+    .option(config, configHelp)
+    .option('--json', 'as JSON', false)
+    .action(async (options: ConfigOption & JsonOption) => {
+      const { ps } = await import('./ps.ts');
+      using cri = await criClient(await load(options));
+      await ps(cri, io, options);
+    });
+
+  program
+    .command('describe <id>')
+    .description('show one sandbox: timeline, containers, last error, end of the console')
+    .option(config, configHelp)
+    .option('--json', 'as JSON', false)
+    .action(async (id: string, options: ConfigOption & JsonOption) => {
+      const { describe } = await import('./describe.ts');
+      const settings = await load(options);
+      using cri = await criClient(settings);
+      using admin = await adminClient(settings);
+      await describe({ cri, admin }, id, io, options);
+    });
+
+  program
+    .command('doctor')
+    .description('what this host can do and what is missing, with the command that mends it')
+    .option(config, configHelp)
+    .option('--json', 'as JSON', false)
+    .action(async (options: ConfigOption & JsonOption) => {
+      const { doctor } = await import('./doctor.ts');
+      if (!(await doctor(await load(options), io, options))) exitWith(1);
+    });
+
+  const image = program.command('image').description('the guest image, and container images on this node');
+  image
+    .command('build')
+    .description('build the guest image (the root file system of all machines); cached')
+    .option(config, configHelp)
+    .option('--json', 'print the result as JSON', false)
+    .action(async (options: ConfigOption & JsonOption) => {
+      const { imageBuild } = await import('./image-build.ts');
+      await imageBuild(await load(options), io, options);
+    });
+  image
+    .command('load <source>')
+    .description("add images from an archive file or oci:DIRECTORY[:TAG] to the node's store")
+    .option(config, configHelp)
+    .option('--name <name...>', 'name to give to the image (default: those in the source)', [])
+    .action(async (source: string, options: ConfigOption & { readonly name: readonly string[] }) => {
+      const { imageLoad } = await import('./image-load.ts');
+      using admin = await adminClient(await load(options));
+      await imageLoad(admin, source, io, { names: options.name });
+    });
+  image
+    .command('list')
+    .alias('ls')
+    .description("list the images in the node's store")
+    .option(config, configHelp)
+    .option('--json', 'as JSON', false)
+    .action(async (options: ConfigOption & JsonOption) => {
+      const { imageList } = await import('./image-list.ts');
+      using cri = await criClient(await load(options));
+      await imageList(cri, io, options);
+    });
+  image
+    .command('rm <name...>')
+    .description("take images out of the node's store")
+    .option(config, configHelp)
+    .action(async (names: readonly string[], options: ConfigOption) => {
+      const { imageRemove } = await import('./image-remove.ts');
+      using cri = await criClient(await load(options));
+      await imageRemove(cri, names, io);
+    });
+
+  const settings = program.command('config').description('the configuration file');
+  settings
+    .command('check [file]')
+    .description('say whether a configuration file is in order, or name every problem with its line')
+    .option(config, configHelp)
+    .action(async (file: string | undefined, options: ConfigOption) => {
+      const { configCheck } = await import('./config-check.ts');
+      await configCheck(file ?? options.config, io);
+    });
+  settings
+    .command('schema')
+    .description('print the JSON Schema: every key with unit, default and meaning')
+    .action(async () => {
+      const { configSchema } = await import('./config-schema.ts');
+      configSchema(io);
+    });
+  return program;
+}
+
+async function load({ config }: ConfigOption): Promise<Config> {
+  const { loadConfig } = await import('../config/load.ts');
+  return await loadConfig(config);
+}
+
+async function criClient(config: Config): Promise<CriClient> {
+  const { connectCri } = await import('./cri-client.ts');
+  return connectCri(config.server.socket);
+}
+
+async function adminClient(config: Config): Promise<AdminClient> {
+  const { connectAdmin } = await import('../admin/client.ts');
+  return connectAdmin(config.server.socket);
+}
+
+/** An error as the user sees it: one clear line, and what to do next. */
+export function printError(io: Io, message: string, hint: string | undefined): void {
+  line(io.err, `infralet: ${message}`);
+  if (hint !== undefined) line(io.err, `  → ${hint}`);
+}

@@ -1,0 +1,27 @@
+/** Puts `serve` together with the daemon and, where wanted, the demo pod. */
+import type { Config } from '../config/schema.ts';
+import type { DemoImage } from './demo.ts';
+import type { Io } from './io.ts';
+import { type StartDaemon, serve } from './serve.ts';
+
+const DAEMON: string = '../daemon.ts';
+const DEMO: string = '../image/demo.ts';
+
+export async function serveCommand(config: Config, io: Io, demo: boolean): Promise<void> {
+  const { startDaemon } = (await import(DAEMON)) as { startDaemon: StartDaemon };
+  await serve(config, io, { startDaemon, demo: demo ? demoOf : undefined, terminal: process.stderr.isTTY });
+}
+
+async function demoOf(config: Config, io: Io): Promise<AsyncDisposable> {
+  const [{ runDemo }, { connectCri }, { connectAdmin }, image] = await Promise.all([
+    import('./demo.ts'),
+    import('./cri-client.ts'),
+    import('../admin/client.ts'),
+    import(DEMO) as Promise<{ DEMO_IMAGE: string; makeDemoImage: DemoImage['make'] }>,
+  ]);
+  await using stack = new AsyncDisposableStack();
+  const cri = stack.use(connectCri(config.server.socket));
+  const admin = stack.use(connectAdmin(config.server.socket));
+  stack.use(await runDemo({ cri, admin, image: { name: image.DEMO_IMAGE, make: image.makeDemoImage } }, config, io));
+  return stack.move();
+}
