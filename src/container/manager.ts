@@ -30,7 +30,7 @@ const RELAY_SLACK_MS = 30_000;
 export interface ContainerManagerDeps {
   readonly store: ContainerStore;
   readonly sandboxes: SandboxStore;
-  readonly sessions: () => Sessions;
+  readonly sessions: Sessions;
   readonly images: ImageService;
   readonly guestImages: GuestImages;
   readonly mounts: MountCarrier;
@@ -275,7 +275,7 @@ export class ContainerManager implements ContainerService {
   }
 
   #channel(id: SandboxId): AgentChannel {
-    const channel = this.#deps.sessions().get(id);
+    const channel = this.#deps.sessions.get(id);
     if (channel) return channel;
     throw new InfraletError('UNAVAILABLE', `the channel to the machine of pod sandbox ${id} is not open`, {
       hint: `it is being made again; see: infralet describe ${id}`,

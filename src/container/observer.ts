@@ -24,7 +24,7 @@ const CALL_MS = 120_000;
 export interface ContainerObserverDeps {
   readonly store: ContainerStore;
   readonly sandboxes: SandboxStore;
-  readonly sessions: () => Sessions;
+  readonly sessions: Sessions;
   readonly guestImages: GuestImages;
   readonly mounts: MountCarrier;
   readonly clock: Clock;
@@ -84,7 +84,7 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
 
   /** Reads everything anew: after a reconnect, a restart, or lost events. */
   async #resync(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {
-    const channel = this.#deps.sessions().get(sandboxId);
+    const channel = this.#deps.sessions.get(sandboxId);
     if (!channel || this.#deps.sandboxes.get(sandboxId)?.record.guestSandboxId === '') return;
     const options = { signal, timeoutMs: CALL_MS };
     const { containers } = await channel.cri('ListContainers', {}, options);
@@ -133,7 +133,7 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     const { record } = entry;
     this.#guestStatus.set(id, status);
     if (status.state === 'CONTAINER_EXITED' && !record.logDone) {
-      const channel = this.#deps.sessions().get(record.sandboxId);
+      const channel = this.#deps.sessions.get(record.sandboxId);
       if (channel) {
         await this.endFollower(id);
         const target = this.#logTarget(entry);
@@ -150,7 +150,7 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
 
   follow(id: ContainerId): void {
     const entry = this.#store.find(id);
-    const channel = entry && this.#deps.sessions().get(entry.record.sandboxId);
+    const channel = entry && this.#deps.sessions.get(entry.record.sandboxId);
     const target = entry && this.#logTarget(entry);
     if (!channel || !target || entry.record.logDone || entry.record.state === 'CONTAINER_EXITED') return;
     const before = this.#followers.get(id);
@@ -189,7 +189,7 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   }
 
   async drain(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {
-    const channel = this.#deps.sessions().get(sandboxId);
+    const channel = this.#deps.sessions.get(sandboxId);
     if (!channel) return;
     for (const { record } of this.#store.ofSandbox(sandboxId)) {
       if (record.guestId !== '' && !record.logDone) await this.refresh(record.id, channel, signal);

@@ -1,12 +1,10 @@
 /** The SandboxService: turns CRI wishes into records and waits for the reconciler to make them true. */
-import { errorMessage, InfraletError } from '../base/errors.ts';
+import { InfraletError } from '../base/errors.ts';
 import { newSandboxId, type SandboxId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
-import { type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { ChannelDialer } from '../guest/channel.ts';
-import type { PodNetwork } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Reconciler } from './reconciler.ts';
 import { podIps, type SandboxRecord } from './record.ts';
@@ -17,9 +15,6 @@ import type { SandboxEntry, SandboxStore } from './store.ts';
 
 export interface ManagerDeps {
   readonly config: Config;
-  readonly nodeName: string;
-  readonly provider: Provider;
-  readonly network: PodNetwork;
   readonly dialer: ChannelDialer;
   readonly store: SandboxStore;
   readonly reconciler: Reconciler;
@@ -213,28 +208,15 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
       ready,
       createdAt: record.createdAt,
       ips: ready && !hostNetwork ? podIps(record) : [],
-      info: () => this.#info(record),
+      info: () => sandboxInfo(record),
     };
   }
 
-  #info(record: SandboxRecord): Readonly<Record<string, unknown>> {
-    return {
-      state: record.state,
-      wanted: record.wanted,
-      reason: record.reason,
-      lastError: record.lastError,
-      podName: record.podName,
-      podNamespace: record.podNamespace,
-      instanceId: record.instanceId ?? '',
-      machine: record.shape,
-      podIp: podIps(record)[0] ?? '',
-      netns: record.networkResult?.netns ?? '',
-      // A shape that CRI clients such as `crictl inspectp` users expect to find.
-      runtimeType: 'machine',
-      timeline: Object.entries(record.timeline)
-        .map(([phase, at]) => ({ phase, ms: Math.round(at - record.createdAt) }))
-        .sort((a, b) => a.ms - b.ms),
-    };
+  /** Also of sandboxes that are still being made and so are not listed. */
+  describe(id: string): Readonly<Record<string, unknown>> {
+    const entry = this.#find(id);
+    if (!entry) throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
+    return { id: entry.record.id, ...sandboxInfo(entry.record) };
   }
 
   /** After a start: goes on with every sandbox where the journal left it, and looks after machines from now on. */
@@ -242,44 +224,6 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     for (const { record } of this.#deps.store.all()) {
       this.#deps.reconciler.trigger(record.id);
       if (!record.listed && record.wanted === 'ready') this.#later(this.#removeUnlessAsked(record.id));
-    }
-    this.#later(this.#sweep());
-  }
-
-  /** Removes machines and namespaces that carry this node's name and belong to nobody; seen twice before it acts. */
-  async #sweep(): Promise<void> {
-    const { config, provider, network, store, clock, log, nodeName } = this.#deps;
-    const signal = this.#stop.signal;
-    let suspects = new Set<string>();
-    for (;;) {
-      try {
-        // What exists first, the journal second: a sandbox made in between is then never taken for an orphan.
-        const tags = { [TAGS.cluster]: config.cluster, [TAGS.node]: nodeName };
-        const machines = await provider.describe({ by: 'tags', tags }, signal);
-        const namespaces = await network.list(signal);
-        const known = new Set<string>(store.all().map(({ record }) => record.id));
-        const next = new Set<string>();
-        for (const machine of machines) {
-          const owner = machine.tags[TAGS.sandbox] ?? '';
-          if (known.has(owner)) continue;
-          next.add(machine.id);
-          if (!suspects.has(machine.id)) continue;
-          log.warn('terminating a machine that nobody owns', { instanceId: machine.id, sandboxId: owner });
-          await provider.terminate([machine.id], signal);
-        }
-        for (const sandboxId of namespaces) {
-          if (known.has(sandboxId)) continue;
-          next.add(sandboxId);
-          if (!suspects.has(sandboxId)) continue;
-          log.warn('removing a pod network that nobody owns', { sandboxId });
-          await network.remove({ sandboxId, podName: '', podNamespace: '', podUid: '', portMappings: [] }, signal);
-        }
-        suspects = next;
-      } catch (error) {
-        if (signal.aborted) return;
-        log.warn('the sweep failed; it will be tried again', { reason: errorMessage(error) });
-      }
-      await clock.sleep(config.reconciler.sweep, signal);
     }
   }
 
@@ -295,4 +239,22 @@ function isDown(record: SandboxRecord): boolean {
   const machineGone = record.machine === 'none' || record.machine === 'gone';
   const networkGone = record.network === 'none' || record.network === 'gone';
   return machineGone && networkGone && (record.state === 'stopped' || record.state === 'failed');
+}
+
+function sandboxInfo(record: SandboxRecord): Readonly<Record<string, unknown>> {
+  return {
+    state: record.state,
+    wanted: record.wanted,
+    reason: record.reason,
+    lastError: record.lastError,
+    podName: record.podName,
+    podNamespace: record.podNamespace,
+    instanceId: record.instanceId ?? '',
+    machine: record.shape,
+    podIp: podIps(record)[0] ?? '',
+    netns: record.networkResult?.netns ?? '',
+    timeline: Object.entries(record.timeline)
+      .map(([phase, at]) => ({ phase, ms: Math.round(at - record.createdAt) }))
+      .sort((a, b) => a.ms - b.ms),
+  };
 }

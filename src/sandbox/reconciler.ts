@@ -63,7 +63,7 @@ export class Reconciler implements AsyncDisposable {
   fail(id: SandboxId, reason: string): void {
     if (this.#deps.store.transition(id, CAN_FAIL, 'failed', { reason, lastError: reason })) {
       this.#log.warn('sandbox failed', { sandboxId: id, reason });
-      this.#deps.containers().lost(id, reason);
+      this.#deps.containers.lost(id, reason);
       this.interrupt(id);
     }
   }

@@ -26,4 +26,6 @@ export interface SandboxService {
   /** From memory; also by unique prefix. Throws NOT_FOUND. */
   get(id: string): SandboxView;
   list(): readonly SandboxView[];
+  /** State, machine, timeline and last error as JSON; also of one that is still being made. Throws NOT_FOUND. */
+  describe(id: string): Readonly<Record<string, unknown>>;
 }

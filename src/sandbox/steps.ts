@@ -8,6 +8,7 @@ import type { Config } from '../config/schema.ts';
 import type { AgentChannel, ChannelDialer, GuestFile } from '../guest/channel.ts';
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { consoleTail } from './console.ts';
 import { guestCniConfig, guestSandboxConfig, type NodeFacts } from './guest-config.ts';
 import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
@@ -34,7 +35,7 @@ export interface StepDeps {
   readonly dialer: ChannelDialer;
   readonly sessions: Sessions;
   readonly store: SandboxStore;
-  readonly containers: () => ContainerHooks;
+  readonly containers: ContainerHooks;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -44,6 +45,8 @@ type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
 /** Time for a relayed call that should be quick; emulated machines are ten times slower than real ones. */
 const GUEST_CALL_MS = 60_000;
 const CNI_POLL_MS = 20;
+/** Of the console, in an error message. */
+const TAIL_BYTES = 1024;
 
 export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executor>> {
   const { store, provider, network, clock, sessions } = deps;
@@ -127,7 +130,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
         // The kubelet has stopped the containers with their grace already; what still runs here is killed at once.
         try {
           await channel.cri('StopPodSandbox', { podSandboxId: record.guestSandboxId }, options);
-          await deps.containers().drain(record.id, limit);
+          await deps.containers.drain(record.id, limit);
         } catch (error) {
           signal.throwIfAborted();
           // The machine goes whatever happens; a guest that does not answer must not keep it.
@@ -141,7 +144,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       const ids = await instanceIds(provider, deps.config, record, signal);
       await sessions.end(record.id, 'the machine is terminated');
       await provider.terminate(ids, signal);
-      deps.containers().lost(record.id, record.reason);
+      deps.containers.lost(record.id, record.reason);
       store.update(record.id, { machine: 'gone', enrolToken: '' });
       store.mark(record.id, 'terminated', clock.now());
     },
@@ -152,12 +155,12 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     settle: async ({ record }) => {
-      deps.containers().lost(record.id, record.reason);
+      deps.containers.lost(record.id, record.reason);
       store.transition(record.id, ['planned', 'requested', 'running', 'connected', 'ready', 'stopping'], 'stopped');
     },
 
     forget: async ({ record }) => {
-      await deps.containers().forget(record.id);
+      await deps.containers.forget(record.id);
       store.remove(record.id);
     },
   };
@@ -207,7 +210,12 @@ async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
         throw new InfraletError(
           'ABORTED',
           `the machine of ${record.podNamespace}/${record.podName} has ended: ${instance?.reason || 'it is gone'}`,
-          { context: { sandboxId: record.id, console: await consoleTail(deps, instanceId, signal) } },
+          {
+            context: {
+              sandboxId: record.id,
+              console: await consoleTail(deps.provider, instanceId, TAIL_BYTES, signal),
+            },
+          },
         );
       }
       return instance.state === 'running' ? instance : undefined;
@@ -245,7 +253,8 @@ async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
   } catch (error) {
     signal.throwIfAborted();
     const known = InfraletError.from(limit.aborted ? limit.reason : error);
-    const tail = record.instanceId === undefined ? '' : await consoleTail(deps, record.instanceId, signal);
+    const tail =
+      record.instanceId === undefined ? '' : await consoleTail(deps.provider, record.instanceId, TAIL_BYTES, signal);
     throw new InfraletError(
       known.code,
       `${known.message}${last === undefined ? '' : ` (last try: ${InfraletError.from(last).message})`}${tail === '' ? '' : `; end of its console: ${tail}`}`,
@@ -308,19 +317,6 @@ async function instanceIds(
   const ids = new Set(found.map(({ id }) => id));
   if (record.instanceId !== undefined) ids.add(record.instanceId);
   return [...ids];
-}
-
-async function consoleTail(deps: StepDeps, id: InstanceId, signal: AbortSignal): Promise<string> {
-  try {
-    return printable(await deps.provider.console(id, 1024, signal));
-  } catch (error) {
-    return `(no console: ${InfraletError.from(error).message})`;
-  }
-}
-
-/** Console text is the guest's: control characters must not reach a terminal or a log as they are. */
-export function printable(text: string): string {
-  return text.replace(/[^\x20-\x7e\n]/g, '').trim();
 }
 
 function channelOf(deps: StepDeps, id: SandboxId): AgentChannel {

@@ -1,0 +1,133 @@
+/**
+ * The heart of the daemon, put together: stores, sessions, reconciler and the two services, over whatever provider,
+ * network, dialer and images it is given. The daemon gives it real ones; simulations give it others.
+ */
+import { errorMessage } from './base/errors.ts';
+import type { Clock } from './base/time.ts';
+import type { Provider } from './cloud/contract.ts';
+import type { Config } from './config/schema.ts';
+import { GuestImages } from './container/images.ts';
+import { ContainerManager } from './container/manager.ts';
+import { ContainerObserver } from './container/observer.ts';
+import type { ContainerService } from './container/service.ts';
+import { ContainerStore } from './container/store.ts';
+import type { ChannelDialer } from './guest/channel.ts';
+import type { ImageService } from './image/service.ts';
+import type { PodNetwork } from './network/pod-network.ts';
+import { containerCodec, sandboxCodec } from './rpc/codecs.ts';
+import type { CriPackage } from './rpc/load.ts';
+import { describeSandbox } from './sandbox/describe.ts';
+import type { NodeFacts } from './sandbox/guest-config.ts';
+import { Launcher } from './sandbox/launcher.ts';
+import { SandboxManager } from './sandbox/manager.ts';
+import { Reconciler } from './sandbox/reconciler.ts';
+import type { SandboxService } from './sandbox/service.ts';
+import { Sessions } from './sandbox/session.ts';
+import { SandboxStore } from './sandbox/store.ts';
+import { Sweeper } from './sandbox/sweeper.ts';
+import type { Journal } from './state/journal.ts';
+import type { Logger } from './telemetry/log.ts';
+import { MountCarrier } from './volume/mounts.ts';
+
+export interface NodeRuntimeOptions {
+  readonly config: Config;
+  readonly node: NodeFacts;
+  readonly cri: CriPackage;
+  readonly journal: Journal;
+  readonly provider: Provider;
+  readonly network: PodNetwork;
+  readonly dialer: ChannelDialer;
+  readonly images: ImageService;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export interface NodeRuntime extends AsyncDisposable {
+  readonly sandboxes: SandboxService;
+  readonly containers: ContainerService;
+  /** All that is known about a sandbox (id or unique prefix), JSON-able. */
+  readonly describe: (id: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
+}
+
+/** Reads the journal and goes on with everything in it. Disposing stops the work; machines go on. */
+export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
+  const { config, node, journal, provider, network, dialer, images, clock, log } = options;
+  const stack = new AsyncDisposableStack();
+  const sandboxStore = new SandboxStore(journal, sandboxCodec(options.cri));
+  const containerStore = new ContainerStore(journal, containerCodec(options.cri));
+  const onBad = (what: string) => (id: string, error: unknown) =>
+    log.error('a record of the journal cannot be read; it is left alone', { what, id, reason: errorMessage(error) });
+  sandboxStore.load(onBad('sandbox'));
+  containerStore.load(onBad('container'));
+
+  const guestImages = new GuestImages(images);
+  const mounts = new MountCarrier({ policy: config.policy, log: log.child({ component: 'volume' }) });
+  // Sessions, observer and reconciler know each other; the closures below are first called when all of them exist.
+  const sessions: Sessions = new Sessions({
+    clock,
+    log: log.child({ component: 'session' }),
+    heartbeatMs: config.machine.heartbeat,
+    hooks: {
+      onEvent: (id, event) => observer.onEvent(id, event),
+      onImageConnection: (id, socket) => images.serveGuest(id, socket),
+      onEnd: (id, reason) => {
+        log.debug('session ended', { sandboxId: id, reason });
+        reconciler.trigger(id);
+      },
+    },
+  });
+  const observer = new ContainerObserver({
+    store: containerStore,
+    sandboxes: sandboxStore,
+    sessions,
+    guestImages,
+    mounts,
+    clock,
+    log,
+  });
+  const launcher = new Launcher({ provider, config: config.reconciler, clock, log });
+  const reconciler: Reconciler = new Reconciler({
+    journal,
+    deps: {
+      config,
+      node,
+      provider,
+      launcher,
+      network,
+      dialer,
+      sessions,
+      store: sandboxStore,
+      containers: observer,
+      clock,
+      log,
+    },
+  });
+  const sandboxes = new SandboxManager({ config, dialer, store: sandboxStore, reconciler, clock, log });
+  const containers = new ContainerManager({
+    store: containerStore,
+    sandboxes: sandboxStore,
+    sessions,
+    images,
+    guestImages,
+    mounts,
+    observer,
+    node,
+    clock,
+  });
+  const sweeper = new Sweeper({ config, nodeName: node.hostname, provider, network, store: sandboxStore, clock, log });
+
+  // Disposed in reverse: first nobody asks for anything new, then the work ends, then the channels close.
+  stack.use(sessions);
+  stack.use(observer);
+  stack.use(reconciler);
+  stack.use(sweeper);
+  stack.use(sandboxes);
+  sandboxes.recover();
+  sweeper.start();
+  return {
+    sandboxes,
+    containers,
+    describe: (id, signal) => describeSandbox({ store: sandboxStore, journal, provider, sandboxes }, id, signal),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
