@@ -1,0 +1,102 @@
+/**
+ * The agent's port: TLS 1.3, client certificates of this machine's CA only, and among them only the daemon's.
+ * gRPC sees a connection after all of that. Every refusal is logged with its reason.
+ */
+import type { Server as NetServer, Socket } from 'node:net';
+import { createServer, type TLSSocket } from 'node:tls';
+import { InfraletError } from '../base/errors.ts';
+import { daemonUri, namesOnly } from '../rpc/agent-protocol.ts';
+import type { Credentials } from './identity.ts';
+import type { RefusalLog } from './log.ts';
+import { LIMITS } from './options.ts';
+
+export interface Listener {
+  readonly port: number;
+  /** Later handshakes use these; connections that stand go on. */
+  use(credentials: Credentials): void;
+  close(): void;
+}
+
+export async function listen(options: {
+  readonly host: string;
+  readonly port: number;
+  readonly cluster: string;
+  readonly credentials: Credentials;
+  readonly refusals: RefusalLog;
+  readonly onConnection: (socket: TLSSocket) => void;
+}): Promise<Listener> {
+  const { refusals } = options;
+  const server = createServer({
+    ...context(options.credentials),
+    requestCert: true,
+    rejectUnauthorized: true,
+    ALPNProtocols: ['h2'],
+    handshakeTimeout: LIMITS.handshakeMs,
+    // A resumed session would skip the look at the client's certificate, which may have expired since.
+    sessionTimeout: 1,
+  });
+  server.maxConnections = LIMITS.connections;
+  server.on('drop', () => refusals.refuse('too many connections', { limit: LIMITS.connections }));
+  server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
+    const code = 'code' in error ? String(error.code) : '';
+    refusals.refuse(reason(code), { code, detail: error.message.slice(0, 200), peer: peer(socket) });
+  });
+  server.on('secureConnection', (socket: TLSSocket) => {
+    socket.on('error', () => socket.destroy());
+    const certificate = socket.getPeerCertificate();
+    if (!namesOnly(certificate.subjectaltname, daemonUri(options.cluster))) {
+      refusals.refuse('the certificate is not the daemon’s', { peer: peer(socket), name: certificate.subjectaltname });
+      socket.destroy();
+      return;
+    }
+    options.onConnection(socket);
+  });
+  await started(server, options.host, options.port);
+  const address = server.address();
+  return {
+    port: typeof address === 'object' && address ? address.port : options.port,
+    use: (credentials) => server.setSecureContext(context(credentials)),
+    close: () => server.close(),
+  };
+}
+
+function context(credentials: Credentials): { key: string; cert: string; ca: string; minVersion: 'TLSv1.3' } {
+  return { key: credentials.key, cert: credentials.chain, ca: credentials.ca, minVersion: 'TLSv1.3' };
+}
+
+async function started(server: NetServer, host: string, port: number): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onError = (error: Error): void =>
+    reject(new InfraletError('UNAVAILABLE', `cannot listen on ${host}:${port}: ${error.message}`, { cause: error }));
+  server.once('error', onError);
+  server.listen(port, host, () => {
+    server.off('error', onError);
+    resolve();
+  });
+  await promise;
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: 'a stranger: no client certificate',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'wrong CA',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'wrong CA',
+  SELF_SIGNED_CERT_IN_CHAIN: 'wrong CA',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'wrong CA',
+  CERT_SIGNATURE_FAILURE: 'wrong CA',
+  CERT_HAS_EXPIRED: 'expired certificate',
+  CERT_NOT_YET_VALID: 'certificate not valid yet; is the clock of this machine right?',
+  INVALID_PURPOSE: 'the certificate is not for clients',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'not TLS',
+  ERR_SSL_HTTP_REQUEST: 'not TLS',
+  ERR_SSL_UNSUPPORTED_PROTOCOL: 'TLS older than 1.3',
+  ERR_TLS_HANDSHAKE_TIMEOUT: 'no handshake in time',
+  ECONNRESET: 'the peer left during the handshake',
+};
+
+function reason(code: string): string {
+  return REASONS[code] ?? 'TLS handshake failed';
+}
+
+function peer(socket: Socket): string {
+  return `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`;
+}

@@ -1,0 +1,120 @@
+/** The agent's options: the fixed facts of the guest image as defaults, all movable so that it runs on any host. */
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { InfraletError } from '../base/errors.ts';
+
+/** Every bound of the agent, with its reason. Bytes and milliseconds. */
+export const LIMITS = {
+  /** Connections at once: the daemon needs one or two; the rest is room for a reconnect storm, not for strangers. */
+  connections: 16,
+  /** TLS handshake; an emulated machine needs well under a second. */
+  handshakeMs: 10_000,
+  /** Refusals written to the log per second; a scanner must not fill the console. */
+  refusalsPerSecond: 10,
+  /** Longest log line, characters. */
+  logLine: 2000,
+  /** User data; the daemon promises 4 KiB. */
+  userData: 16 * 1024,
+  /** Relayed calls in progress: the kubelet of a pod never has a tenth of this. */
+  relayedCalls: 256,
+  /** Tunnels open at once: exec, attach, port-forward and image connections. */
+  tunnels: 512,
+  /** Largest tunnel frame taken from the daemon; it sends 64 KiB. */
+  tunnelFrame: 256 * 1024,
+  /** Connecting to a local server inside the machine. */
+  connectMs: 5000,
+  /** Connections of the guest that wait for their tunnel, and for how long. */
+  incomingPending: 64,
+  incomingWaitMs: 30_000,
+  /** Events kept for a watcher that does not read; beyond it gets a Resync instead. */
+  watchBacklog: 1000,
+  heartbeatMinMs: 100,
+  heartbeatMaxMs: 60_000,
+  /** First pause and longest pause between subscriptions to containerd's events. */
+  resubscribeMs: 100,
+  resubscribeMaxMs: 2000,
+  /** Entries and bytes of one PutFiles; the daemon's own policy is far lower. */
+  treeEntries: 1_000_000,
+  treeBytes: 64 * 1024 ** 3,
+  pathBytes: 4096,
+  pathDepth: 128,
+  /** Looking again for a file that does not exist yet or whose watch told nothing. */
+  readTickMs: 1000,
+  /** For containerd to answer: in Status, which must not wait for a containerd that starts, and between two tries. */
+  statusProbeMs: 100,
+  probeMs: 2000,
+  /** Clock differences below this are left alone: stepping costs more than it mends. */
+  clockToleranceMs: 20,
+  /** Any program that the agent runs: date, sync, poweroff. */
+  commandMs: 10_000,
+} as const;
+
+export interface AgentOptions {
+  readonly listen: { readonly host: string; readonly port: number };
+  /** Volatile state: key and certificate; survives the agent, not the machine. */
+  readonly stateDir: string;
+  readonly userDataFile: string;
+  readonly containerdSocket: string;
+  readonly streaming: { readonly host: string; readonly port: number };
+  readonly images: { readonly host: string; readonly port: number };
+  readonly roots: Readonly<Record<RootName, string>>;
+  /** Lines "name milliseconds-since-kernel-start", written by init. */
+  readonly phasesFile: string;
+  readonly imageDigestFile: string;
+  readonly hostnameFile: string;
+  readonly entropyFile: string;
+  /** Programs, found in PATH unless absolute. */
+  readonly dateCommand: string;
+  readonly powerOffCommand: string;
+}
+
+export type RootName = 'ROOT_VOLUMES' | 'ROOT_LOGS' | 'ROOT_CNI' | 'ROOT_SCRATCH' | 'ROOT_SECCOMP';
+
+/** Parses argv; `--root DIR` moves every path below DIR, for a developer's host. */
+export function parseOptions(argv: readonly string[]): AgentOptions {
+  const { values } = parseArgs({
+    args: [...argv],
+    strict: true,
+    options: {
+      listen: { type: 'string', default: '0.0.0.0:7443' },
+      root: { type: 'string', default: '/' },
+      'user-data': { type: 'string' },
+      containerd: { type: 'string' },
+      streaming: { type: 'string', default: '127.0.0.1:10010' },
+      images: { type: 'string', default: '127.0.0.1:5000' },
+      date: { type: 'string', default: 'date' },
+      'power-off': { type: 'string', default: 'poweroff' },
+    },
+  });
+  const at = (path: string): string => join(values.root, path);
+  return {
+    listen: endpoint(values.listen),
+    stateDir: at('/run/infralet'),
+    userDataFile: values['user-data'] ?? at('/sys/firmware/qemu_fw_cfg/by_name/opt/infralet/user-data/raw'),
+    containerdSocket: values.containerd ?? at('/run/containerd/containerd.sock'),
+    streaming: endpoint(values.streaming),
+    images: endpoint(values.images),
+    roots: {
+      ROOT_VOLUMES: at('/scratch/volumes'),
+      ROOT_LOGS: at('/scratch/logs'),
+      ROOT_SCRATCH: at('/scratch/pod'),
+      ROOT_CNI: at('/run/cni/net.d'),
+      ROOT_SECCOMP: at('/run/infralet/seccomp'),
+    },
+    phasesFile: at('/run/infralet/phases'),
+    imageDigestFile: at('/usr/lib/infralet/image-digest'),
+    hostnameFile: at('/proc/sys/kernel/hostname'),
+    entropyFile: at('/dev/urandom'),
+    dateCommand: values.date,
+    powerOffCommand: values['power-off'],
+  };
+}
+
+function endpoint(text: string): { host: string; port: number } {
+  const [, host, digits] = /^(.+):(\d{1,5})$/.exec(text) ?? [];
+  const port = Number(digits);
+  if (host === undefined || port > 65535) {
+    throw new InfraletError('INVALID_ARGUMENT', `${JSON.stringify(text)} is not HOST:PORT`);
+  }
+  return { host: host.replace(/^\[|\]$/g, ''), port };
+}

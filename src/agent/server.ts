@@ -1,0 +1,177 @@
+/** The agent's gRPC service: the gate before every call, errors to statuses, cancellation to signals. */
+import { Server, type ServerUnaryCall, type ServerWritableStream, type sendUnaryData } from '@grpc/grpc-js';
+import { InfraletError } from '../base/errors.ts';
+import type { AgentHandlers } from '../gen/infralet/agent/v1/Agent.ts';
+import { MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { configure } from './configure.ts';
+import type { Containerd } from './containerd.ts';
+import { toStatus } from './errors.ts';
+import type { EventHub } from './events.ts';
+import type { Credentials, Identity } from './identity.ts';
+import type { IncomingQueue } from './incoming.ts';
+import type { RefusalLog } from './log.ts';
+import type { AgentOptions } from './options.ts';
+import { loadService } from './proto.ts';
+import { putFiles, removeFiles, rootPath } from './put-files.ts';
+import { readFile } from './read-file.ts';
+import type { Relay } from './relay.ts';
+import { shutDown } from './shutdown.ts';
+import { type Phases, status } from './status.ts';
+import type { Tunnels } from './tunnel.ts';
+import { watch } from './watch.ts';
+
+export interface AgentParts {
+  readonly options: AgentOptions;
+  readonly log: Logger;
+  readonly refusals: RefusalLog;
+  readonly identity: Identity;
+  readonly containerd: Containerd;
+  readonly relay: Relay;
+  readonly events: EventHub;
+  readonly tunnels: Tunnels;
+  readonly incoming: IncomingQueue;
+  readonly phases: Phases;
+  /** A certificate was installed: handshakes from now on show it. */
+  readonly onCredentials: (credentials: Credentials) => void;
+  /** Fires when the agent ends. */
+  readonly signal: AbortSignal;
+}
+
+/** What a stream handler needs of any of grpc-js' server streams. */
+interface AnyStream {
+  emit(event: 'error', status: ReturnType<typeof toStatus>): boolean;
+  once(event: 'cancelled', listener: () => void): unknown;
+}
+
+export function createServer(parts: AgentParts, maxMessage: number): Server {
+  const server = new Server({
+    'grpc.max_receive_message_length': maxMessage + MESSAGE_OVERHEAD,
+    'grpc.max_send_message_length': maxMessage + MESSAGE_OVERHEAD,
+    'grpc.enable_channelz': 0,
+  });
+  server.addService(loadService(), handlers(parts));
+  return server;
+}
+
+function handlers(parts: AgentParts): AgentHandlers {
+  const { identity, options } = parts;
+
+  const gate = (rpc: string): void => {
+    if (identity.enrolled) return;
+    parts.refusals.refuse('a call before enrolment', { rpc });
+    throw new InfraletError('FAILED_PRECONDITION', `${rpc} is refused: this machine has not enrolled yet`);
+  };
+  const unary =
+    <In, Out>(
+      rpc: string,
+      work: (request: In, signal: AbortSignal, deadline: number) => Promise<Out> | Out,
+      open = false,
+    ) =>
+    (call: ServerUnaryCall<In, Out>, callback: sendUnaryData<Out>): void => {
+      const cancelled = new AbortController();
+      call.once('cancelled', () => cancelled.abort());
+      void Promise.try(async () => {
+        if (!open) gate(rpc);
+        return await work(call.request, cancelled.signal, Number(call.getDeadline()));
+      }).then(
+        (reply) => callback(null, reply),
+        (error: unknown) => {
+          if (open) parts.refusals.refuse(InfraletError.from(error).message, { rpc });
+          callback(toStatus(error));
+        },
+      );
+    };
+  const stream = (rpc: string, call: AnyStream, work: () => void): void => {
+    try {
+      gate(rpc);
+      work();
+    } catch (error) {
+      call.emit('error', toStatus(error));
+    }
+  };
+
+  return {
+    Enrol: unary('Enrol', (request) => identity.enrol(request.nonce), true),
+    Install: unary(
+      'Install',
+      (request) => {
+        const first = !identity.enrolled;
+        parts.onCredentials(identity.install(request.chain));
+        parts.log.info(first ? 'enrolled' : 'certificate renewed');
+        return {};
+      },
+      true,
+    ),
+    Renew: unary('Renew', () => ({ csr: identity.renew() })),
+    Status: unary('Status', () => status(options, parts.containerd, parts.phases)),
+    Call: unary('Call', async (request, signal, deadline) => ({
+      payload: await parts.relay.call(request.method, request.payload, deadline, signal),
+    })),
+    Watch: (call) => stream('Watch', call, () => watch(call, parts.events, parts.signal)),
+    Tunnel: (call) => stream('Tunnel', call, () => parts.tunnels.serve(call)),
+    Incoming: (call) => stream('Incoming', call, () => parts.incoming.announceTo(call)),
+    PutFiles: (call, callback) => {
+      void Promise.try(async () => {
+        gate('PutFiles');
+        return { path: await putFiles(call, options.roots) };
+      }).then(
+        (reply) => callback(null, reply),
+        (error: unknown) => callback(toStatus(error)),
+      );
+    },
+    RemoveFiles: unary('RemoveFiles', (request) => {
+      removeFiles(request, options.roots);
+      return {};
+    }),
+    ReadFile: (call) =>
+      stream('ReadFile', call, () => {
+        const { root, path, follow } = call.request;
+        const plan = {
+          root: rootPath(options.roots, root),
+          path,
+          follow,
+          offset: natural(call.request.offset, 'offset'),
+          limit: natural(call.request.limit, 'limit'),
+        };
+        void send(call, (signal) => readFile(plan, signal));
+      }),
+    Configure: unary('Configure', async (request) => {
+      await configure(request, options);
+      return {};
+    }),
+    Shutdown: unary('Shutdown', (request) => {
+      parts.log.info('shutdown asked for', { graceMs: Number(request.graceMs) });
+      void shutDown(Number(request.graceMs), parts.containerd, options, parts.log);
+      return {};
+    }),
+  };
+}
+
+/** Writes a generator's chunks at the pace at which the stream takes them. */
+async function send(
+  call: ServerWritableStream<unknown, { offset: number; data: Buffer }>,
+  chunks: (signal: AbortSignal) => AsyncIterable<{ readonly offset: number; readonly data: Buffer }>,
+): Promise<void> {
+  const cancelled = new AbortController();
+  let drained = Promise.withResolvers<void>();
+  call.once('cancelled', () => cancelled.abort());
+  call.on('drain', () => drained.resolve());
+  cancelled.signal.addEventListener('abort', () => drained.resolve(), { once: true });
+  try {
+    for await (const chunk of chunks(cancelled.signal)) {
+      drained = Promise.withResolvers<void>();
+      if (!call.write(chunk)) await drained.promise;
+      if (cancelled.signal.aborted) return;
+    }
+    call.end();
+  } catch (error) {
+    call.emit('error', toStatus(error));
+  }
+}
+
+function natural(text: string, name: string): number {
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= 0) return value;
+  throw new InfraletError('INVALID_ARGUMENT', `${name} must be a natural number, not ${text}`);
+}

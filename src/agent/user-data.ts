@@ -1,0 +1,67 @@
+/** The user data as the agent finds it: small, checked by hand (no schema library in the guest). */
+import { X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { InfraletError } from '../base/errors.ts';
+import { USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
+import { LIMITS } from './options.ts';
+
+export function readUserData(path: string): UserData {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new InfraletError('FAILED_PRECONDITION', `no user data in ${path}`, {
+      cause: error,
+      hint: 'the machine must be started with the user data of ChannelDialer.userData',
+    });
+  }
+  return parseUserData(text);
+}
+
+export function parseUserData(text: string): UserData {
+  if (text.length > LIMITS.userData) throw bad(`it has ${text.length} characters`);
+  let value: unknown;
+  try {
+    // Firmware files may be padded.
+    value = JSON.parse(text.replace(/\0+$/, ''));
+  } catch {
+    throw bad('it is not JSON');
+  }
+  if (typeof value !== 'object' || value === null) throw bad('it is not an object');
+  const fields = new Map<string, unknown>(Object.entries(value));
+  if (fields.get('version') !== USER_DATA_VERSION) throw bad(`version ${String(fields.get('version'))} is not known`);
+  const ca = string(fields, 'ca');
+  try {
+    if (!new X509Certificate(ca).ca) throw bad('ca is not the certificate of a CA');
+  } catch (error) {
+    throw error instanceof InfraletError ? error : bad('ca is not a certificate');
+  }
+  const token = string(fields, 'token');
+  if (token.length < 32) throw bad('token is too short');
+  return {
+    version: USER_DATA_VERSION,
+    cluster: string(fields, 'cluster'),
+    sandboxId: string(fields, 'sandboxId'),
+    token,
+    ca,
+    clockMs: number(fields, 'clockMs'),
+    maxMessage: number(fields, 'maxMessage'),
+  };
+}
+
+function string(fields: ReadonlyMap<string, unknown>, name: string): string {
+  const value = fields.get(name);
+  if (typeof value !== 'string' || value === '') throw bad(`${name} is missing`);
+  return value;
+}
+
+function number(fields: ReadonlyMap<string, unknown>, name: string): number {
+  const value = fields.get(name);
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value <= 0) throw bad(`${name} is not a number`);
+  return value;
+}
+
+/** Never quotes the user data: it holds the token. */
+function bad(why: string): InfraletError {
+  return new InfraletError('INVALID_ARGUMENT', `the user data is wrong: ${why}`);
+}

@@ -1,0 +1,34 @@
+/** Bundles the agent (src/agent/main.ts) into one CommonJS file with the protocol embedded: no files at run time. */
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+import { PROTO_DIR } from '../rpc/load.ts';
+
+/** The parser behind proto-loader; taken from there, so that both are always of one version. */
+interface ProtobufJs {
+  loadSync(path: string): { toJSON(): object };
+}
+
+/** Writes the bundle to `outFile`; the same sources and version give the same bytes. */
+export async function bundleAgent(outFile: string, version: string): Promise<void> {
+  const require = createRequire(import.meta.resolve('@grpc/proto-loader'));
+  const protobuf = require('protobufjs') as ProtobufJs;
+  const descriptor = protobuf.loadSync(join(PROTO_DIR, 'agent', 'v1', 'agent.proto')).toJSON();
+  await build({
+    entryPoints: [join(import.meta.dirname, '..', 'agent', 'main.ts')],
+    outfile: outFile,
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    target: 'node24',
+    minify: true,
+    legalComments: 'none',
+    logLevel: 'silent',
+    define: {
+      INFRALET_AGENT_PROTO: JSON.stringify(descriptor),
+      INFRALET_VERSION: JSON.stringify(version),
+      // Only the branch that is not taken in a bundle uses it.
+      'import.meta.dirname': '""',
+    },
+  });
+}
