@@ -15,6 +15,10 @@ const server = z.strictObject({
     .describe('File mode of the socket, octal. 0660: root and the group only, since the CRI is root on the node.'),
   maxMessage: bytes('16Mi').describe("Largest CRI message; 16 MiB is the kubelet's own limit."),
   drain: duration('10s').describe('Time that calls in progress get at shutdown before they are cut.'),
+  cgroupDriver: z
+    .enum(['cgroupfs', 'systemd'])
+    .default('cgroupfs')
+    .describe('What the kubelet is told to use for its own pod cgroups; containers have theirs inside their machine.'),
 });
 
 const streaming = z.strictObject({
@@ -25,6 +29,7 @@ const streaming = z.strictObject({
   port: z.int().min(0).max(65535).default(0).describe('0: any free port; URLs name it.'),
   tokenTtl: duration('60s').describe('Life of a streaming URL until its single use; kubelet connects at once.'),
   maxTokens: z.int().min(1).default(1000).describe('Streaming URLs outstanding at once, against a runaway client.'),
+  maxSessions: z.int().min(1).default(1000).describe('Connections at once; each costs a stream into a machine.'),
   idle: duration('4h').describe('A streaming connection without a byte for this long is closed (kubelet: 4 h).'),
 });
 
