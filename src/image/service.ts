@@ -44,11 +44,17 @@ export interface ImageService {
   /** By id (also a unique prefix of at least 12 digits), by tag or by repo digest; from memory. */
   find(reference: string): ImageRecord | undefined;
   list(): readonly ImageRecord[];
-  /** Removes by the same names as `find`: a tag drops that tag, an id or digest the whole image. Succeeds on the absent. */
+  /**
+   * Removes the whole image with all its names, by any name that `find` takes: the CRI has no untagging
+   * (https://github.com/kubernetes/kubernetes/pull/135710). Succeeds on the absent.
+   */
   remove(reference: string, signal: AbortSignal): Promise<void>;
   usage(signal: AbortSignal): Promise<ImageFilesystem>;
 
-  /** Lets a sandbox's machine read the image's blobs; idempotent. Blobs in use are not deleted under it. */
+  /**
+   * Lets a sandbox's machine read the image's blobs until `revoke`, also when the image is removed meanwhile; idempotent. In
+   * memory: grant again after a restart. Throws NOT_FOUND for an image that is not here.
+   */
   grant(sandboxId: SandboxId, image: Digest): void;
   /** Ends all grants of a sandbox. */
   revoke(sandboxId: SandboxId): void;

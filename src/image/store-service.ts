@@ -1,0 +1,122 @@
+/** The image service put together: store, index, pulls, loads, and what guests may read. */
+import { join } from 'node:path';
+import PQueue from 'p-queue';
+import { InfraletError } from '../base/errors.ts';
+import { ensureDirectory } from '../base/files.ts';
+import type { Digest, SandboxId } from '../base/ids.ts';
+import { type Clock, withTimeout } from '../base/time.ts';
+import type { Config } from '../config/schema.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { BlobStore } from './blob-store.ts';
+import { Catalogue } from './catalogue.ts';
+import { credentialsFor, credentialsKey } from './credentials.ts';
+import { Grants, GUEST_REGISTRY, guestRepository } from './grants.ts';
+import { GuestRegistry } from './guest-registry.ts';
+import { ImageIndex, type StoredImage } from './image-index.ts';
+import { loadImages } from './load.ts';
+import { hostPlatform } from './platform.ts';
+import { type PullDeps, pullImage } from './pull.ts';
+import { formatReference, parseReference } from './reference.ts';
+import type { ImageService } from './service.ts';
+import { SharedWork } from './shared-work.ts';
+import { Skopeo } from './skopeo.ts';
+import { diskUsage } from './usage.ts';
+
+export interface ImageServiceOptions {
+  readonly config: Config['image'];
+  readonly stateDir: string;
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+/** Opens the store in `<stateDir>/images`, mends what a kill left, and returns the service. */
+export async function createImageService(options: ImageServiceOptions): Promise<ImageService & AsyncDisposable> {
+  const { config, clock } = options;
+  const log = options.log.child({ component: 'image' });
+  const root = join(options.stateDir, 'images');
+  await ensureDirectory(root, 0o700);
+  await using building = new AsyncDisposableStack();
+  const blobs = building.use(await BlobStore.open(root, log));
+  const index = building.use(new ImageIndex(join(root, 'images.db')));
+  dropBroken(index, blobs, log);
+  const catalogue = new Catalogue(index, blobs, config.pinned);
+  const loose = blobs.collect();
+  if (loose.length > 0) log.info('blobs of no image are deleted', { blobs: loose.length });
+  const grants = new Grants(blobs);
+  const guests = building.use(new GuestRegistry(blobs, grants, log));
+  const platform = hostPlatform();
+  const skopeo = new Skopeo({ ...config, platform });
+  const deps: PullDeps = { skopeo, blobs, catalogue, platform, log, clock };
+
+  const queue = new PQueue({ concurrency: config.concurrentPulls });
+  const pulls = new SharedWork<StoredImage>();
+  building.defer(() => pulls.stop(new InfraletError('UNAVAILABLE', 'the daemon is shutting down')));
+  const owned = building.move();
+
+  return {
+    pull: async (name, auth, signal) => {
+      const reference = parseReference(name);
+      const credentials = credentialsFor(auth, reference.registry);
+      const key = `${formatReference(reference)} ${credentialsKey(credentials)}`;
+      const what = `pulling image ${formatReference(reference)}`;
+      const work = async (stop: AbortSignal): Promise<StoredImage> => {
+        using limited = withTimeout(stop, config.pullTimeout, what);
+        return await pullImage(deps, reference, credentials, limited);
+      };
+      const queued = (stop: AbortSignal): Promise<StoredImage> => queue.add(() => work(stop), { signal: stop });
+      return catalogue.record(await pulls.join(key, queued, signal));
+    },
+    load: async (source, names, signal) => {
+      const loaded = await loadImages(deps, source, names, signal);
+      return loaded.map((image) => catalogue.record(catalogue.get(image.id) ?? image));
+    },
+    find: (reference) => {
+      const image = catalogue.find(reference);
+      return image && catalogue.record(image);
+    },
+    list: () => catalogue.list(),
+    remove: async (reference, signal) => {
+      signal.throwIfAborted();
+      const image = catalogue.find(reference);
+      if (!image) return;
+      catalogue.delete(image.id);
+      log.info('image removed', { image: reference, id: image.id });
+      await blobs.settled();
+    },
+    usage: async (signal) => {
+      const { bytes, inodes } = await diskUsage(root, signal);
+      return { mountpoint: root, usedBytes: bytes, inodesUsed: inodes };
+    },
+    grant: (sandboxId: SandboxId, id: Digest) => {
+      const image = catalogue.get(id);
+      if (!image) {
+        throw new InfraletError('NOT_FOUND', `the image ${id} is not on this node`, {
+          hint: 'pull it again, then create the container again',
+          context: { sandboxId },
+        });
+      }
+      grants.add(sandboxId, image);
+    },
+    revoke: (sandboxId) => {
+      guests.close(sandboxId);
+      grants.end(sandboxId);
+    },
+    guestReference: (image) => `${GUEST_REGISTRY}/${guestRepository(image.id)}@${image.manifest}`,
+    serveGuest: (sandboxId, socket) => guests.serve(sandboxId, socket),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Images that lack a blob, or have one of another size: a disk that lost data, or a hand in the directory. */
+function dropBroken(index: ImageIndex, blobs: BlobStore, log: Logger): void {
+  for (const image of index.all()) {
+    const lost = image.blobs.find((blob) => blobs.size(blob.digest) !== blob.size);
+    if (!lost) continue;
+    log.error('an image lost a blob and is dropped; pull it again', {
+      id: image.id,
+      names: [...image.references.keys()],
+      blob: lost.digest,
+    });
+    index.delete(image.id);
+  }
+}
