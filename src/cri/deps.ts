@@ -26,6 +26,12 @@ export interface RuntimeState {
   readonly info: Readonly<Record<string, unknown>>;
 }
 
+/** What the CRI asks of pods, as opposed to what administrators do. */
+export type CriSandboxes = Pick<SandboxService, 'run' | 'stop' | 'remove' | 'get' | 'list'>;
+export type CriContainers = Pick<
+  ContainerService,
+  'create' | 'start' | 'stop' | 'remove' | 'get' | 'list' | 'execSync' | 'checkStream' | 'openStream'
+>;
 /** The parts of the image store that the CRI shows; the rest is for machines. */
 export type CriImages = Pick<ImageService, 'pull' | 'find' | 'list' | 'remove' | 'usage'>;
 
@@ -35,8 +41,8 @@ export interface CriDeps {
   readonly clock: Clock;
   /** Version of this program. */
   readonly version: string;
-  readonly sandboxes: SandboxService;
-  readonly containers: ContainerService;
+  readonly sandboxes: CriSandboxes;
+  readonly containers: CriContainers;
   readonly images: CriImages;
   readonly streaming: StreamingUrls;
   readonly runtimeStatus: (signal: AbortSignal) => Promise<RuntimeState>;

@@ -3,7 +3,7 @@
  *
  * States: open → draining (new calls are refused with UNAVAILABLE) → cut (what is left sees its signal fire).
  */
-import { isAbortError, InfraletError } from '../base/errors.ts';
+import { InfraletError, isAbortError } from '../base/errors.ts';
 import { abortable } from '../base/keyed-lock.ts';
 import type { Clock } from '../base/time.ts';
 
