@@ -6,7 +6,7 @@ import { FilteredConnection } from '../rpc/filtered-connection.ts';
 import { loadCri } from '../rpc/load.ts';
 import { listenUnix } from '../rpc/unix-listener.ts';
 import type { CriDeps } from './deps.ts';
-import { implementation } from './service.ts';
+import { implementation, withItemwiseLists } from './service.ts';
 import { slowMs } from './slow.ts';
 import { IMAGE_TABLE, RUNTIME_TABLE } from './table.ts';
 
@@ -35,7 +35,8 @@ export async function createCriServer(deps: CriDeps): Promise<CriServer> {
   });
   const { RuntimeService, ImageService } = loadCri();
   const adapter = { calls, clock, log, slowMs };
-  grpc.addService(RuntimeService.service, implementation(RuntimeService.service, RUNTIME_TABLE, deps, adapter));
+  const runtime = withItemwiseLists(RuntimeService.service);
+  grpc.addService(runtime, implementation(runtime, RUNTIME_TABLE, deps, adapter));
   grpc.addService(ImageService.service, implementation(ImageService.service, IMAGE_TABLE, deps, adapter));
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const listener = await listenUnix({

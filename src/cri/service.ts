@@ -3,12 +3,26 @@ import type { ServiceDefinition, UntypedHandleCall, UntypedServiceImplementation
 import { InfraletError } from '../base/errors.ts';
 import { type AdapterOptions, type CallContext, serverStream, unary } from '../rpc/adapter.ts';
 import type { CriDeps, Handler } from './deps.ts';
+import { itemwise } from './itemwise.ts';
 
 /** A table entry without its message types: the table itself has been checked against the proto. */
 type AnyEntry =
   | { readonly kind: 'absent' }
   // `never` as request: a handler of any request fits, and none can be called by mistake.
   | { readonly kind: 'unary'; readonly handle: Handler<never, unknown> };
+
+/** Responses that are nothing but one list, and the field with the list. */
+const LISTS: Readonly<Record<string, string>> = { ListContainers: 'containers', ListPodSandbox: 'items' };
+
+/** The definition with list responses encoded item by item. */
+export function withItemwiseLists(definition: ServiceDefinition): ServiceDefinition {
+  return Object.fromEntries(
+    Object.entries(definition).map(([rpc, method]) => {
+      const field = LISTS[rpc];
+      return [rpc, field ? { ...method, responseSerialize: itemwise(method.responseSerialize, field) } : method];
+    }),
+  );
+}
 
 export function implementation(
   definition: ServiceDefinition,

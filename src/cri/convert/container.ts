@@ -2,8 +2,16 @@
 import { nanos } from '../../base/time.ts';
 import type { ContainerView } from '../../container/service.ts';
 import type { Container } from '../../gen/runtime/v1/Container.ts';
+import { memo } from './memo.ts';
 
-export function listedContainer(view: ContainerView): Container {
+/** The same object as long as nothing changes; see itemwise. */
+export const listedContainer = memo(
+  (view: ContainerView) => view.config,
+  (view) => `${view.id} ${view.state} ${view.imageRef} ${view.imageId}`,
+  convert,
+);
+
+function convert(view: ContainerView): Container {
   const { config } = view;
   return {
     id: view.id,

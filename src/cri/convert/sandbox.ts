@@ -3,11 +3,18 @@ import { nanos } from '../../base/time.ts';
 import type { PodSandbox } from '../../gen/runtime/v1/PodSandbox.ts';
 import type { PodSandboxStatus } from '../../gen/runtime/v1/PodSandboxStatus.ts';
 import type { SandboxView } from '../../sandbox/service.ts';
+import { memo } from './memo.ts';
 
 const stateOf = (view: SandboxView) => (view.ready ? 'SANDBOX_READY' : 'SANDBOX_NOTREADY');
 
-/** One line of a list. */
-export function listedSandbox(view: SandboxView): PodSandbox {
+/** One line of a list: the same object as long as nothing changes; see itemwise. */
+export const listedSandbox = memo(
+  (view: SandboxView) => view.config,
+  (view) => `${view.id} ${view.ready} ${view.runtimeHandler}`,
+  convert,
+);
+
+function convert(view: SandboxView): PodSandbox {
   const { config } = view;
   return {
     id: view.id,

@@ -1,0 +1,21 @@
+/** One converted item per thing, made anew when one of its changing parts changes. */
+
+/**
+ * Wraps a conversion. `key` is an object that lives as long as the thing itself, `parts` is all that may change in it,
+ * or that tells it from another thing with the same key.
+ */
+export function memo<View, Item>(
+  key: (view: View) => object,
+  parts: (view: View) => string,
+  convert: (view: View) => Item,
+): (view: View) => Item {
+  const items = new WeakMap<object, { readonly parts: string; readonly item: Item }>();
+  return (view) => {
+    const now = parts(view);
+    const known = items.get(key(view));
+    if (known?.parts === now) return known.item;
+    const item = convert(view);
+    items.set(key(view), { parts: now, item });
+    return item;
+  };
+}
