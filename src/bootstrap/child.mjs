@@ -42,13 +42,15 @@ export function capture(file, args, options = {}) {
  * @param {string} what
  * @param {string} file
  * @param {readonly string[]} args
- * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, onLine?: (line: string) => void, fix?: string }} [options]
+ * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, onLine?: (line: string) => void, fix?: string,
+ *   shown?: boolean }} [options] shown: `onLine` has shown all of it already
  */
 export async function must(what, file, args, options = {}) {
   const result = await capture(file, args, options);
   if (result.code !== 0) {
     const output = `${result.stdout}\n${result.stderr}`.trim().split('\n').slice(-30).join('\n');
-    throw new SetupError(`${what} failed (exit code ${result.code}):\n${output}`, options.fix);
+    const end = options.shown ? '' : `:\n${output}`;
+    throw new SetupError(`${what} failed (exit code ${result.code})${end}`, options.fix);
   }
   return result;
 }

@@ -36,6 +36,7 @@ export async function buildGuestImage(config) {
         onLine: (line) => {
           if (!line.startsWith('{')) say(`  ${line}`);
         },
+        shown: true,
         fix: `look at the lines above; try again with: npm run infralet image build -- --config ${config}`,
       },
     );

@@ -57,7 +57,7 @@ function parse(mode, args) {
       allowPositionals: mode === 'test',
     });
     // Checks that start no machine need no guest image either: `npm test -- types lint unit`.
-    const light = ['types', 'lint', 'dead-code', 'generated', 'unit'];
+    const light = ['types', 'lint', 'dead-code', 'generated', 'unit', 'leaks'];
     return {
       config: values.config === undefined ? fallback : resolve(process.env['INIT_CWD'] ?? '.', values.config),
       demo: !values['no-demo'],
