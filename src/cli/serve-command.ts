@@ -1,11 +1,9 @@
 /** Puts `serve` together with the daemon and, where wanted, the demo pod. */
 import type { Config } from '../config/schema.ts';
-import type { DemoImage } from './demo.ts';
 import type { Io } from './io.ts';
 import { type StartDaemon, serve } from './serve.ts';
 
 const DAEMON: string = '../daemon.ts';
-const DEMO: string = '../image/demo.ts';
 
 export async function serveCommand(config: Config, io: Io, demo: boolean): Promise<void> {
   const { startDaemon } = (await import(DAEMON)) as { startDaemon: StartDaemon };
@@ -17,7 +15,7 @@ async function demoOf(config: Config, io: Io): Promise<AsyncDisposable> {
     import('./demo.ts'),
     import('./cri-client.ts'),
     import('../admin/client.ts'),
-    import(DEMO) as Promise<{ DEMO_IMAGE: string; makeDemoImage: DemoImage['make'] }>,
+    import('../image/demo.ts'),
   ]);
   await using stack = new AsyncDisposableStack();
   const cri = stack.use(connectCri(config.server.socket));

@@ -39,12 +39,8 @@ export async function busyboxEntries(signal: AbortSignal): Promise<readonly Laye
   ];
 }
 
-/** Makes the demo image in `directory` and loads it; a second call finds everything in place. */
-export async function loadDemoImage(
-  images: ImageService,
-  directory: string,
-  signal: AbortSignal,
-): Promise<ImageRecord> {
+/** Writes the demo image as an OCI layout into `directory`; resolves with the source for `ImageService.load`. */
+export async function makeDemoImage(directory: string, signal: AbortSignal): Promise<string> {
   const writer = await LayoutWriter.create(directory);
   const layer = await writer.layer(await busyboxEntries(signal), 'gzip');
   const { manifest } = await writer.image({
@@ -53,7 +49,16 @@ export async function loadDemoImage(
     config: { Cmd: ['/bin/sh'], Env: ['PATH=/bin'], WorkingDir: '/' },
   });
   await writer.finish([manifest]);
-  const [record] = await images.load(`oci:${directory}`, [DEMO_IMAGE], signal);
+  return `oci:${directory}`;
+}
+
+/** Makes the demo image in `directory` and loads it; a second call finds everything in place. */
+export async function loadDemoImage(
+  images: Pick<ImageService, 'load'>,
+  directory: string,
+  signal: AbortSignal,
+): Promise<ImageRecord> {
+  const [record] = await images.load(await makeDemoImage(directory, signal), [DEMO_IMAGE], signal);
   if (!record) throw new InfraletError('INTERNAL', 'the demo image was not loaded');
   return record;
 }
