@@ -55,10 +55,10 @@ async function boot(stateDir: string, image: GuestImage, config: QemuConfig, sig
     const result = await tryRun(
       config.binary,
       [
-        ...platform('kvm', config),
-        ...['-smp', '1', '-m', '128M', '-no-reboot', '-serial', 'stdio'],
-        ...['-kernel', image.kernel, '-initrd', initramfs, '-append', 'console=ttyS0 quiet panic=-1 reboot=t'],
-      ],
+        platform('kvm', config),
+        '-smp 1 -m 128M -no-reboot -serial stdio'.split(' '),
+        ['-kernel', image.kernel, '-initrd', initramfs, '-append', 'console=ttyS0 quiet panic=-1 reboot=t'],
+      ].flat(),
       { signal, timeoutMs: config.probeTimeout },
     );
     const ms = Math.round(performance.now() - started);
@@ -66,10 +66,13 @@ async function boot(stateDir: string, image: GuestImage, config: QemuConfig, sig
     const said = (result.stderr.trim() || result.stdout.trim()).slice(-300);
     return { kvm: false, detail: `a guest did not boot: ${said || `exit code ${result.exitCode}`}` };
   } catch (error) {
+    signal.throwIfAborted();
     if (error instanceof InfraletError && error.code === 'DEADLINE_EXCEEDED') {
       return { kvm: false, detail: `/dev/kvm is there, but a guest did not boot within ${config.probeTimeout} ms` };
     }
-    throw error;
+    // Emulators have been seen to abort on a half-working /dev/kvm: that is an answer, too.
+    const how = /^.*?(?=: qemu|: \/|$)/.exec(errorMessage(error).replace(`${config.binary}: `, ''))?.[0] ?? '';
+    return { kvm: false, detail: `/dev/kvm is there, but the emulator fails with it: ${how}` };
   }
 }
 

@@ -31,36 +31,37 @@ export function qemuArguments(
   const { record, files } = machine;
   const cpus = vcpus(record.shape, config);
   return [
-    ...['-name', processName(parseInstanceId(record.id))],
-    ...platform(record.accel, config),
-    ...['-smp', String(cpus), '-m', `${memoryMiB(record.shape)}M`],
+    ['-name', processName(parseInstanceId(record.id))],
+    platform(record.accel, config),
+    ['-smp', String(cpus), '-m', `${memoryMiB(record.shape)}M`],
     // A guest that halts, reboots or panics (panic=-1 reboots) leaves its emulator paused: the console can still be read.
-    ...['-action', 'reboot=shutdown,shutdown=pause,panic=pause'],
-    ...['-kernel', image.kernel, '-initrd', image.initramfs, '-append', image.commandLine],
-    ...['-chardev', `ringbuf,id=${CONSOLE_DEVICE},size=${ringSize(config.consoleSize)}`],
-    ...['-serial', `chardev:${CONSOLE_DEVICE}`],
-    ...['-qmp', `unix:${doubled(files.qmp)},server=on,wait=off`],
-    ...['-fw_cfg', `name=opt/infralet/user-data,file=${doubled(files.userData)}`],
-    ...['-object', 'rng-random,id=entropy,filename=/dev/urandom', '-device', 'virtio-rng-device,rng=entropy'],
-    ...disks(files, image),
-    ...networks(record),
+    ['-action', 'reboot=shutdown,shutdown=pause,panic=pause'],
+    ['-kernel', image.kernel, '-initrd', image.initramfs, '-append', image.commandLine],
+    ['-chardev', `ringbuf,id=${CONSOLE_DEVICE},size=${ringSize(config.consoleSize)}`],
+    ['-serial', `chardev:${CONSOLE_DEVICE}`],
+    ['-qmp', `unix:${doubled(files.qmp)},server=on,wait=off`],
+    ['-fw_cfg', `name=opt/infralet/user-data,file=${doubled(files.userData)}`],
+    ['-object', 'rng-random,id=entropy,filename=/dev/urandom', '-device', 'virtio-rng-device,rng=entropy'],
+    disks(files, image),
+    networks(record),
     // Files, sockets and the tap are open by now; from here on the process is nobody in particular.
-    ...['-runas', `${record.uid}:${record.uid}`],
+    ['-runas', `${record.uid}:${record.uid}`],
     // set*uid stays allowed because -runas itself needs it after the filter is in place; a process without privileges,
     // capabilities and exec gains nothing from it.
-    ...(config.sandbox ? ['-sandbox', 'on,obsolete=deny,spawn=deny,resourcecontrol=deny'] : []),
-  ];
+    config.sandbox ? ['-sandbox', 'on,obsolete=deny,spawn=deny,resourcecontrol=deny'] : [],
+  ].flat();
 }
 
 /** The part that the probe of KVM shares, so that it tries the machine that will be used. */
 export function platform(accel: 'kvm' | 'tcg', config: QemuConfig): readonly string[] {
   const cache = Math.max(1, Math.round(config.translationCache / 2 ** 20));
   return [
-    ...['-nodefaults', '-no-user-config', '-display', 'none'],
-    ...['-M', 'microvm,acpi=off,pit=off,pic=off,rtc=on,dump-guest-core=off'],
-    ...['-accel', accel === 'kvm' ? 'kvm' : `tcg,thread=multi,tb-size=${cache}`],
-    ...['-cpu', accel === 'kvm' ? config.cpuModelKvm : config.cpuModelTcg],
-  ];
+    ['-nodefaults', '-no-user-config', '-display', 'none'],
+    // ACPI is how a guest of this machine type learns of its disks and NICs.
+    ['-M', 'microvm,acpi=on,pcie=off,pit=on,pic=on,rtc=on,dump-guest-core=off'],
+    ['-accel', accel === 'kvm' ? 'kvm' : `tcg,thread=multi,tb-size=${cache}`],
+    ['-cpu', accel === 'kvm' ? config.cpuModelKvm : config.cpuModelTcg],
+  ].flat();
 }
 
 function disks(files: MachineFiles, image: GuestImage): readonly string[] {
@@ -77,21 +78,21 @@ function disks(files: MachineFiles, image: GuestImage): readonly string[] {
     backing: { driver: 'raw', 'read-only': true, file: shared(image.scratch) },
   };
   return [
-    ...['-blockdev', JSON.stringify(root), '-device', 'virtio-blk-device,drive=root,serial=root'],
-    ...['-blockdev', JSON.stringify(scratch), '-device', 'virtio-blk-device,drive=scratch,serial=scratch'],
-  ];
+    ['-blockdev', JSON.stringify(root), '-device', 'virtio-blk-device,drive=root,serial=root'],
+    ['-blockdev', JSON.stringify(scratch), '-device', 'virtio-blk-device,drive=scratch,serial=scratch'],
+  ].flat();
 }
 
 function networks(record: MachineRecord): readonly string[] {
   const forward = `hostfwd=tcp:127.0.0.1:${record.port}-:${AGENT_PORT}`;
   return [
     // restrict: the guest reaches nothing through this interface; only the node opens connections.
-    ...['-netdev', `user,id=management,restrict=on,ipv6=off,${forward}`],
-    ...['-device', `virtio-net-device,netdev=management,mac=${MANAGEMENT_MAC}`],
+    ['-netdev', `user,id=management,restrict=on,ipv6=off,${forward}`],
+    ['-device', `virtio-net-device,netdev=management,mac=${MANAGEMENT_MAC}`],
     // QEMU makes the tap and holds it: it vanishes with the process, in whatever namespace it is by then.
-    ...['-netdev', `tap,id=pod,ifname=${record.tap},script=no,downscript=no,vhost=off`],
-    ...['-device', `virtio-net-device,netdev=pod,mac=${POD_MAC}`],
-  ];
+    ['-netdev', `tap,id=pod,ifname=${record.tap},script=no,downscript=no,vhost=off`],
+    ['-device', `virtio-net-device,netdev=pod,mac=${POD_MAC}`],
+  ].flat();
 }
 
 /** QEMU's option syntax: a comma inside a value is written twice. */

@@ -19,7 +19,7 @@ export interface DoctorInput {
 export async function doctor(input: DoctorInput, signal: AbortSignal): Promise<readonly Check[]> {
   const { config } = input;
   const timeoutMs = config.readyTimeout;
-  return await Promise.all([
+  const checks = await Promise.all([
     check('qemu', 'apt-get install -y qemu-system-x86', async () => await qemuVersion(config, signal)),
     check('qemu-img', 'apt-get install -y qemu-utils', async () => {
       return (await run(config.imageTool, ['--version'], { signal, timeoutMs })).split('\n')[0] ?? '';
@@ -45,13 +45,14 @@ export async function doctor(input: DoctorInput, signal: AbortSignal): Promise<r
       return input.guestImageDir;
     }),
     accelerator(input, signal),
-    ...input.broken.map(({ id, problem }) => ({
-      name: `machine ${id}`,
-      ok: false,
-      detail: problem,
-      fix: 'nothing is lost but this machine; remove its directory below the state directory',
-    })),
   ]);
+  const broken = input.broken.map(({ id, problem }) => ({
+    name: `machine ${id}`,
+    ok: false,
+    detail: problem,
+    fix: 'nothing is lost but this machine; remove its directory below the state directory',
+  }));
+  return [...checks, ...broken];
 }
 
 /** Emulation is slow but sound: a host without KVM is not a broken one. */

@@ -52,7 +52,9 @@ export class Monitor implements AsyncDisposable {
 
   /** To be called with every event of the control connection. */
   readonly onEvent = (event: QmpEvent): void => {
-    if (event.name === 'SHUTDOWN') this.#shutdown.resolve(shutdownReason(String(event.data['reason'] ?? 'unknown')));
+    if (event.name !== 'SHUTDOWN') return;
+    const reason = event.data['reason'];
+    this.#shutdown.resolve(shutdownReason(typeof reason === 'string' ? reason : 'for an unknown reason'));
   };
 
   /** Console so far; reads the ring when the machine answers, and what was saved otherwise. */
@@ -148,7 +150,7 @@ export class Monitor implements AsyncDisposable {
   async #drain(signal: AbortSignal): Promise<Buffer> {
     const { files, consoleSize, log } = this.#options;
     // Reading empties the ring, so two readers at once would each keep a half.
-    using _lock = await this.#draining.acquire('console', signal);
+    using _ = await this.#draining.acquire('console', signal);
     if (this.#qmp) {
       try {
         return await drainConsole(files.console, this.#qmp, consoleSize, signal);

@@ -158,7 +158,7 @@ export class QemuProvider implements Provider {
   async #launchOne(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
     checkRequest(request);
     const id = machineId(this.#machinesDir, request.token);
-    using _lock = await this.#locks.acquire(id, signal);
+    using _ = await this.#locks.acquire(id, signal);
     const existing = await this.#existing(id, request.token);
     if (existing) return existing;
     const image = await readGuestImage(this.#context.guestImageDir);
@@ -169,8 +169,14 @@ export class QemuProvider implements Provider {
     try {
       const { record, started, early, events } = await launchMachine(
         {
-          ...{ id, request, image, accel, config: this.#config, reservations: this.#reservations },
-          ...{ files: this.#files(id), now: this.#context.clock.now() },
+          id,
+          request,
+          image,
+          accel,
+          config: this.#config,
+          reservations: this.#reservations,
+          files: this.#files(id),
+          now: this.#context.clock.now(),
         },
         signal,
       );
@@ -213,7 +219,7 @@ export class QemuProvider implements Provider {
   }
 
   async #remove(id: InstanceId, signal: AbortSignal): Promise<void> {
-    using _lock = await this.#locks.acquire(id, signal);
+    using _ = await this.#locks.acquire(id, signal);
     await this.#clean(id, signal);
   }
 
@@ -264,8 +270,12 @@ export class QemuProvider implements Provider {
     const { clock, log } = this.#context;
     const monitor = new Monitor(
       {
-        ...{ files: this.#files(id), identity, clock, log: log.child({ instanceId: id }) },
-        ...{ consoleSize: ringSize(this.#config.consoleSize), qmpTimeoutMs: this.#config.qmpTimeout },
+        files: this.#files(id),
+        identity,
+        clock,
+        log: log.child({ instanceId: id }),
+        consoleSize: ringSize(this.#config.consoleSize),
+        qmpTimeoutMs: this.#config.qmpTimeout,
         ended: started?.ended,
         onStopped: async (reason) => await this.#stopped(id, reason),
       },
@@ -288,8 +298,13 @@ export class QemuProvider implements Provider {
   async #instance(id: InstanceId, record: MachineRecord): Promise<Instance> {
     const { state, reason } = await this.#state(id, record);
     return {
-      ...{ id, token: record.token, tags: record.tags, state, reason },
-      ...{ launchedAt: record.launchedAt, shape: record.shape },
+      id,
+      token: record.token,
+      tags: record.tags,
+      state,
+      reason,
+      launchedAt: record.launchedAt,
+      shape: record.shape,
       agent: { host: '127.0.0.1', port: record.port },
       podLink: { kind: 'tap', device: record.tap },
     };

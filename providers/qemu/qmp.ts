@@ -47,8 +47,6 @@ export class Qmp implements Disposable {
     this.closed = promise;
     this.#greeting.promise.catch(() => undefined);
     socket.setEncoding('utf8');
-    // A daemon that waits for nothing else may end: machines go on without it.
-    socket.unref();
     socket.on('data', (chunk: string) => this.#receive(chunk));
     socket.on('error', () => undefined);
     socket.on('close', () => {

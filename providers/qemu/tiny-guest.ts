@@ -16,13 +16,13 @@ function initProgram(): Buffer {
   const message = Buffer.from(`\n${MARKER}\n`);
   const before = [0xb8, 1, 0, 0, 0, 0xbf, 1, 0, 0, 0]; // mov eax, SYS_write; mov edi, 1
   const after = [
-    ...[0x0f, 0x05], // syscall
-    ...[0xb8, 16, 0, 0, 0, 0xbf, 1, 0, 0, 0], // mov eax, SYS_ioctl; mov edi, 1
-    ...[0xbe, 0x09, 0x54, 0, 0, 0xba, 1, 0, 0, 0, 0x0f, 0x05], // mov esi, TCSBRK; mov edx, 1; syscall: drain
-    ...[0xb8, 169, 0, 0, 0, 0xbf, 0xad, 0xde, 0xe1, 0xfe], // mov eax, SYS_reboot; mov edi, magic 1
-    ...[0xbe, 0x69, 0x19, 0x12, 0x28, 0xba, 0x67, 0x45, 0x23, 0x01], // mov esi, magic 2; mov edx, RESTART
-    ...[0x45, 0x31, 0xd2, 0x0f, 0x05, 0xeb, 0xfe], // xor r10d, r10d; syscall; jmp to itself
-  ];
+    [0x0f, 0x05], // syscall
+    [0xb8, 16, 0, 0, 0, 0xbf, 1, 0, 0, 0], // mov eax, SYS_ioctl; mov edi, 1
+    [0xbe, 0x09, 0x54, 0, 0, 0xba, 1, 0, 0, 0, 0x0f, 0x05], // mov esi, TCSBRK; mov edx, 1; syscall: drain
+    [0xb8, 169, 0, 0, 0, 0xbf, 0xad, 0xde, 0xe1, 0xfe], // mov eax, SYS_reboot; mov edi, magic 1
+    [0xbe, 0x69, 0x19, 0x12, 0x28, 0xba, 0x67, 0x45, 0x23, 0x01], // mov esi, magic 2; mov edx, RESTART
+    [0x45, 0x31, 0xd2, 0x0f, 0x05, 0xeb, 0xfe], // xor r10d, r10d; syscall; jmp to itself
+  ].flat();
   const load = Buffer.from([0x48, 0x8d, 0x35, 0, 0, 0, 0, 0xba, 0, 0, 0, 0]); // lea rsi, [rip + x]; mov edx, length
   // The displacement counts from the end of the lea: the mov after it (5 bytes) and the rest lie in between.
   load.writeInt32LE(5 + after.length, 3);
