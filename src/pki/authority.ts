@@ -36,7 +36,7 @@ export interface NodePki {
   readonly cluster: string;
   readonly renewBefore: number;
   /** The CA certificate, PEM: what machines get with their user data. */
-  ca(): Promise<string>;
+  readonly ca: string;
   /** The daemon's client certificate; its key lives in memory only and is made anew with each certificate. */
   client(): Promise<KeyedCertificate>;
   /** Signs an agent's request for `uri`. The chain is DER, the agent's certificate first, the CA's last. */
@@ -68,11 +68,13 @@ export async function openPki(options: PkiOptions): Promise<NodePki> {
     return made;
   };
 
-  await current();
+  const first = await current();
   return {
     cluster: options.cluster,
     renewBefore: options.renewBefore,
-    ca: async () => (await current()).certificate.toString('pem'),
+    get ca() {
+      return (issuer ?? first).certificate.toString('pem');
+    },
     client: async () => {
       if (client && client.notAfter - options.clock.now() > options.renewBefore) return client;
       const signer = await current();

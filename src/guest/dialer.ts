@@ -1,0 +1,95 @@
+/** Opens channels to agents: the first time by enrolment, later by the certificate that came of it. */
+import { InfraletError } from '../base/errors.ts';
+import { type Clock, withTimeout } from '../base/time.ts';
+import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
+import type { NodePki } from '../pki/authority.ts';
+import { agentUri } from '../rpc/agent-protocol.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { unary } from './calls.ts';
+import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from './channel.ts';
+import { type AgentAddress, clientFactory } from './client.ts';
+import { AgentCredentials, type HandshakeTimes } from './credentials.ts';
+import { type CriCodec, createCriCodec } from './cri-codec.ts';
+import { enrolAgent, type TokenStore } from './enrol.ts';
+import { GrpcAgentChannel } from './grpc-channel.ts';
+import { encodeUserData, newToken } from './user-data.ts';
+
+export interface DialerOptions {
+  readonly pki: NodePki;
+  readonly tokens: TokenStore;
+  /** Largest CRI message, bytes: the configuration's server.maxMessage. */
+  readonly maxMessage: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** @default one second for the first byte, ten for the handshake */
+  readonly times?: HandshakeTimes;
+}
+
+const TIMES: HandshakeTimes = { firstByteMs: 1000, handshakeMs: 10_000 };
+
+export function createDialer(options: DialerOptions): ChannelDialer {
+  const { pki, tokens, clock } = options;
+  const times = options.times ?? TIMES;
+  const newClient = clientFactory(options.maxMessage);
+  let codec: CriCodec | undefined;
+
+  const connect = async (
+    address: AgentAddress,
+    identity: MachineIdentity,
+    call: CallOptions,
+  ): Promise<AgentChannel> => {
+    const log = options.log.child({ sandboxId: identity.sandboxId, instanceId: identity.instanceId });
+    const uri = agentUri(pki.cluster, identity.sandboxId, identity.instanceId);
+    const credentials = new AgentCredentials(pki, uri, times, log);
+    const client = newClient(address, credentials);
+    try {
+      await unary<StatusResponse__Output>('Status', call, (grpc, done) => client.Status({}, grpc, done));
+    } catch (error) {
+      client.close();
+      throw explain(error, credentials);
+    }
+    codec ??= createCriCodec();
+    const notAfter = credentials.peer?.notAfter ?? clock.now();
+    return new GrpcAgentChannel({ client, credentials, codec, pki, uri, notAfter, clock, log });
+  };
+
+  return {
+    newToken,
+    userData: (token, { sandboxId }) =>
+      encodeUserData({
+        cluster: pki.cluster,
+        sandboxId,
+        token,
+        ca: pki.ca,
+        clockMs: clock.now(),
+        maxMessage: options.maxMessage,
+      }),
+    connect,
+    enrol: async (address, identity, token, call) => {
+      using limit = withTimeout(call.signal, call.timeoutMs, `enrolling sandbox ${identity.sandboxId}`);
+      const limited: CallOptions = { signal: limit, timeoutMs: call.timeoutMs };
+      const log = options.log.child({ sandboxId: identity.sandboxId, instanceId: identity.instanceId });
+      const uri = agentUri(pki.cluster, identity.sandboxId, identity.instanceId);
+      const credentials = new AgentCredentials(pki, undefined, times, log);
+      const client = newClient(address, credentials);
+      try {
+        await enrolAgent({ client, credentials, pki, tokens, token, uri }, limited);
+      } catch (error) {
+        const explained = explain(error, credentials);
+        if (explained instanceof InfraletError && explained.code === 'PERMISSION_DENIED') {
+          log.warn('enrolment refused', { reason: explained.message });
+        }
+        throw explained;
+      } finally {
+        client.close();
+      }
+      return await connect(address, identity, limited);
+    },
+  };
+}
+
+/** gRPC reports a refused peer as no connection at all; the credentials know better. */
+function explain(error: unknown, credentials: AgentCredentials): unknown {
+  const { refusal } = credentials;
+  return refusal && error instanceof InfraletError && error.code === 'UNAVAILABLE' ? refusal : error;
+}

@@ -1,0 +1,120 @@
+/** Trees into a machine and bytes out of it, at the pace of the slower side. */
+import { once } from 'node:events';
+import type { ClientReadableStream, ClientWritableStream, ServiceError } from '@grpc/grpc-js';
+import { InfraletError } from '../base/errors.ts';
+import type { AgentClient } from '../gen/infralet/agent/v1/Agent.ts';
+import type { FileBytes__Output } from '../gen/infralet/agent/v1/FileBytes.ts';
+import type { FileChunk } from '../gen/infralet/agent/v1/FileChunk.ts';
+import type { PutFilesResponse__Output } from '../gen/infralet/agent/v1/PutFilesResponse.ts';
+import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
+import { fromStatus } from './calls.ts';
+import type { AgentChannel, CallOptions, FileBytes, GuestFile, GuestRoot } from './channel.ts';
+
+const KINDS = { file: 'FILE', directory: 'DIRECTORY', symlink: 'SYMLINK' } as const;
+
+export async function putFiles(
+  client: AgentClient,
+  target: Parameters<AgentChannel['putFiles']>[0],
+  files: AsyncIterable<GuestFile>,
+  options: CallOptions,
+): Promise<string> {
+  const { signal } = options;
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<PutFilesResponse__Output>();
+  const call: ClientWritableStream<FileChunk> = client.PutFiles(
+    { deadline: Date.now() + options.timeoutMs },
+    (error: ServiceError | null, reply?: PutFilesResponse__Output) => {
+      if (reply) resolve(reply);
+      else reject(fromStatus(error, signal));
+    },
+  );
+  // The answer may come before everything is sent: then the rest is not wanted.
+  const answered = new AbortController();
+  const stop = (): void => answered.abort();
+  promise.then(stop, stop);
+  const cancel = (): void => call.cancel();
+  signal.addEventListener('abort', cancel, { once: true });
+  try {
+    const write = async (chunk: FileChunk): Promise<void> => {
+      answered.signal.throwIfAborted();
+      if (!call.write(chunk)) await once(call, 'drain', { signal: answered.signal });
+    };
+    await write({ target });
+    for await (const file of files) await sendFile(file, write);
+    call.end();
+  } catch (error) {
+    if (!answered.signal.aborted) {
+      // The source failed: the agent drops what it has.
+      call.cancel();
+      await promise.catch(() => undefined);
+      throw error;
+    }
+  } finally {
+    signal.removeEventListener('abort', cancel);
+    if (signal.aborted) call.cancel();
+  }
+  return (await promise).path;
+}
+
+async function sendFile(file: GuestFile, write: (chunk: FileChunk) => Promise<void>): Promise<void> {
+  const { path, mode, uid, gid } = file;
+  const common = { path, mode, uid, gid, mtimeMs: Math.round(file.mtimeMs), kind: KINDS[file.kind] };
+  if (file.kind === 'symlink') return await write({ entry: { ...common, link: file.link } });
+  if (file.kind === 'directory') return await write({ entry: common });
+  await write({ entry: { ...common, size: file.size } });
+  let sent = 0;
+  for await (const bytes of file.content) {
+    sent += bytes.byteLength;
+    if (sent > file.size) throw changed(file);
+    for (let at = 0; at < bytes.byteLength; at += CHUNK_BYTES) {
+      await write({
+        data: Buffer.from(bytes.buffer, bytes.byteOffset + at, Math.min(CHUNK_BYTES, bytes.byteLength - at)),
+      });
+    }
+  }
+  if (sent < file.size) throw changed(file);
+}
+
+export async function* readFile(
+  client: AgentClient,
+  root: GuestRoot,
+  path: string,
+  options: Parameters<AgentChannel['readFile']>[2],
+): AsyncGenerator<FileBytes> {
+  const call: ClientReadableStream<FileBytes__Output> = client.ReadFile({
+    root,
+    path,
+    offset: options.offset,
+    follow: options.follow,
+    limit: options.limit ?? 0,
+  });
+  let expected = options.offset;
+  for await (const chunk of streamed(call, options.signal)) {
+    const offset = Number(chunk.offset);
+    if (offset !== expected || chunk.data.length > CHUNK_BYTES) {
+      throw new InfraletError('DATA_LOSS', `the agent sent bytes of ${offset}, not of ${expected}`);
+    }
+    expected += chunk.data.length;
+    yield { offset, data: chunk.data };
+  }
+}
+
+/** A server stream as an iterable: errors mapped, quiet end when the signal fires, cancelled when the reader leaves. */
+export async function* streamed<T>(call: ClientReadableStream<T>, signal: AbortSignal): AsyncGenerator<T> {
+  const cancel = (): void => call.cancel();
+  signal.addEventListener('abort', cancel, { once: true });
+  if (signal.aborted) cancel();
+  try {
+    for await (const message of call as AsyncIterable<T>) yield message;
+  } catch (error) {
+    if (!signal.aborted) throw fromStatus(error, signal);
+  } finally {
+    signal.removeEventListener('abort', cancel);
+    call.on('error', () => undefined);
+    call.cancel();
+  }
+}
+
+function changed(file: GuestFile): InfraletError {
+  return new InfraletError('ABORTED', `${JSON.stringify(file.path)} changed its size while it was copied`);
+}

@@ -1,0 +1,165 @@
+/** The enrolled channel to one agent. Owns its gRPC client, its renewal and every call on it. */
+import type { Duplex } from 'node:stream';
+import { backoffMs } from '../base/backoff.ts';
+import { errorMessage, InfraletError } from '../base/errors.ts';
+import type { Clock } from '../base/time.ts';
+import { nanos } from '../base/time.ts';
+import type { AgentClient } from '../gen/infralet/agent/v1/Agent.ts';
+import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
+import type { WatchEvent__Output } from '../gen/infralet/agent/v1/WatchEvent.ts';
+import type { NodePki } from '../pki/authority.ts';
+import type { CriMethod, CriRequest, CriResponseFull } from '../rpc/cri.ts';
+import type { Logger } from '../telemetry/log.ts';
+import { both, unary } from './calls.ts';
+import type { AgentChannel, CallOptions, FileBytes, GuestEvent, GuestFile, GuestRoot } from './channel.ts';
+import type { AgentCredentials } from './credentials.ts';
+import type { CriCodec } from './cri-codec.ts';
+import { putFiles, readFile, streamed } from './files.ts';
+import { keepRenewed } from './renewal.ts';
+import { openTunnel } from './tunnel.ts';
+
+export interface ChannelParts {
+  readonly client: AgentClient;
+  readonly credentials: AgentCredentials;
+  readonly codec: CriCodec;
+  readonly pki: NodePki;
+  readonly uri: string;
+  readonly notAfter: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Between two tries to hear of the guest's connections again. */
+const INCOMING_RETRY = { initialMs: 200, maxMs: 5000, factor: 2, jitter: 0.2 };
+
+export class GrpcAgentChannel implements AgentChannel {
+  readonly #client: AgentClient;
+  readonly #codec: CriCodec;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #credentials: AgentCredentials;
+  readonly #stop = new AbortController();
+  readonly #renewal: Promise<void>;
+
+  constructor(parts: ChannelParts) {
+    this.#client = parts.client;
+    this.#codec = parts.codec;
+    this.#clock = parts.clock;
+    this.#log = parts.log;
+    this.#credentials = parts.credentials;
+    this.#renewal = keepRenewed(parts, this.#stop.signal);
+  }
+
+  async cri<M extends CriMethod>(method: M, request: CriRequest<M>, options: CallOptions): Promise<CriResponseFull<M>> {
+    const { path, payload } = this.#codec.encode(method, request);
+    const reply = await this.#unary<{ payload: Buffer }>(`Call ${method}`, options, (grpc, done) =>
+      this.#client.Call({ method: path, payload }, grpc, done),
+    );
+    return this.#codec.decode(method, reply.payload);
+  }
+
+  async status(options: CallOptions): Promise<StatusResponse__Output> {
+    return await this.#unary('Status', options, (grpc, done) => this.#client.Status({}, grpc, done));
+  }
+
+  async *watch(heartbeatMs: number, signal: AbortSignal): AsyncGenerator<GuestEvent> {
+    const call = this.#client.Watch({ heartbeatMs });
+    for await (const message of streamed<WatchEvent__Output>(call, both(signal, this.#stop.signal))) {
+      if (message.heartbeat) {
+        yield {
+          kind: 'heartbeat',
+          clockMs: Number(BigInt(message.heartbeat.clockNanos) / 1_000_000n),
+          residentBytes: Number(message.heartbeat.agentResidentBytes),
+        };
+      } else if (message.containerEvent) {
+        yield { kind: 'container', event: this.#codec.decodeEvent(message.containerEvent) };
+      } else if (message.resync) {
+        yield { kind: 'resync' };
+      }
+    }
+    if (!signal.aborted) throw new InfraletError('UNAVAILABLE', 'the agent ended the watch');
+  }
+
+  async openStreaming(signal: AbortSignal): Promise<Duplex> {
+    return await openTunnel(this.#client.Tunnel(), { streaming: {} }, both(signal, this.#stop.signal));
+  }
+
+  async serveIncoming(service: 'images', onConnection: (socket: Duplex) => void, signal: AbortSignal): Promise<void> {
+    const stop = both(signal, this.#stop.signal);
+    for (let failures = 0; !stop.aborted; ) {
+      try {
+        for await (const { id } of streamed(this.#client.Incoming({ service }), stop)) {
+          failures = 0;
+          openTunnel(this.#client.Tunnel(), { incoming: id }, stop).then(onConnection, (error: unknown) =>
+            this.#log.warn('a connection of the guest was lost', { error: errorMessage(error) }),
+          );
+        }
+      } catch (error) {
+        if (error instanceof InfraletError && error.code === 'NOT_FOUND') throw error;
+        this.#log.debug('not hearing of the guest’s connections', { error: errorMessage(error) });
+      }
+      failures += 1;
+      await this.#clock.sleep(backoffMs(INCOMING_RETRY, failures), stop).catch(() => undefined);
+    }
+    if (!signal.aborted) throw closed();
+  }
+
+  async putFiles(
+    target: { readonly root: GuestRoot; readonly path: string; readonly replace: boolean },
+    files: AsyncIterable<GuestFile>,
+    options: CallOptions,
+  ): Promise<string> {
+    return await putFiles(this.#client, target, files, this.#linked(options));
+  }
+
+  async removeFiles(root: GuestRoot, paths: readonly string[], options: CallOptions): Promise<void> {
+    await this.#unary('RemoveFiles', options, (grpc, done) =>
+      this.#client.RemoveFiles({ root, paths: [...paths] }, grpc, done),
+    );
+  }
+
+  readFile(root: GuestRoot, path: string, options: Parameters<AgentChannel['readFile']>[2]): AsyncIterable<FileBytes> {
+    return readFile(this.#client, root, path, { ...options, signal: both(options.signal, this.#stop.signal) });
+  }
+
+  async configure(
+    settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
+    options: CallOptions,
+  ): Promise<void> {
+    const request = {
+      clockNanos: nanos(settings.clockMs),
+      entropy: Buffer.from(settings.entropy),
+      hostname: settings.hostname,
+    };
+    await this.#unary('Configure', options, (grpc, done) => this.#client.Configure(request, grpc, done));
+  }
+
+  async shutdown(graceMs: number, options: CallOptions): Promise<void> {
+    await this.#unary('Shutdown', options, (grpc, done) => this.#client.Shutdown({ graceMs }, grpc, done));
+  }
+
+  async #unary<Reply>(rpc: string, options: CallOptions, start: Parameters<typeof unary<Reply>>[2]): Promise<Reply> {
+    try {
+      return await unary(rpc, this.#linked(options), start);
+    } catch (error) {
+      // A peer that is not ours looks like no connection to gRPC.
+      const refusal = this.#credentials.refusal;
+      if (refusal && error instanceof InfraletError && error.code === 'UNAVAILABLE') throw refusal;
+      throw error;
+    }
+  }
+
+  #linked(options: CallOptions): CallOptions {
+    return { ...options, signal: both(options.signal, this.#stop.signal) };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(closed());
+    this.#client.close();
+    await this.#renewal;
+  }
+}
+
+function closed(): InfraletError {
+  return new InfraletError('UNAVAILABLE', 'the channel to the agent was closed');
+}
