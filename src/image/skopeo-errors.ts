@@ -111,6 +111,8 @@ export function skopeoError(source: Source, stderr: string): InfraletError {
 /** The `msg` of the last log line, without its quotes; the last line where it is not in that form. */
 function lastWords(stderr: string): string {
   const line = stderr.trim().split('\n').at(-1) ?? '';
-  const message = /msg="((?:[^"\\]|\\.)*)"/.exec(line)?.[1]?.replaceAll('\\"', '"') ?? line;
+  const logged = /msg="((?:[^"\\]|\\.)*)"/.exec(line)?.[1]?.replaceAll('\\"', '"') ?? line;
+  // What the sink's side of the copy saw is noise; the cause stands behind it.
+  const message = logged.split('happened during read: ').at(-1) ?? logged;
   return message.length <= 1000 ? message : `${message.slice(0, 1000)}…`;
 }

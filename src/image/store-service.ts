@@ -60,10 +60,12 @@ export async function createImageService(options: ImageServiceOptions): Promise<
       const key = `${formatReference(reference)} ${credentialsKey(credentials)}`;
       const what = `pulling image ${formatReference(reference)}`;
       const work = async (stop: AbortSignal): Promise<StoredImage> => {
+        stop.throwIfAborted();
         using limited = withTimeout(stop, config.pullTimeout, what);
         return await pullImage(deps, reference, credentials, limited);
       };
-      const queued = (stop: AbortSignal): Promise<StoredImage> => queue.add(() => work(stop), { signal: stop });
+      // The queue is not given the signal: it would let go of work that still winds down, and its slot with it.
+      const queued = (stop: AbortSignal): Promise<StoredImage> => queue.add(() => work(stop));
       return catalogue.record(await pulls.join(key, queued, signal));
     },
     load: async (source, names, signal) => {
