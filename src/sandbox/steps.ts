@@ -5,7 +5,7 @@ import type { InstanceId, SandboxId } from '../base/ids.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import { type Instance, type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
-import type { AgentChannel, ChannelDialer, GuestFile } from '../guest/channel.ts';
+import type { AgentChannel, CallOptions, ChannelDialer, GuestFile, MachineIdentity } from '../guest/channel.ts';
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
@@ -238,7 +238,7 @@ async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
         const identity = { sandboxId: record.id, instanceId: id };
         try {
           if (record.enrolled) return await dialer.connect(agent, identity, { signal: limit, timeoutMs });
-          const channel = await dialer.enrol(agent, identity, record.enrolToken, { signal: limit, timeoutMs });
+          const channel = await enrol(deps, record, agent, identity, { signal: limit, timeoutMs });
           store.update(record.id, { enrolled: true, enrolToken: '' });
           store.mark(record.id, 'enrolled', clock.now());
           return channel;
@@ -260,6 +260,24 @@ async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
       `${known.message}${last === undefined ? '' : ` (last try: ${InfraletError.from(last).message})`}${tail === '' ? '' : `; end of its console: ${tail}`}`,
       { cause: error, context: { sandboxId: record.id }, hint: `infralet describe ${record.id}` },
     );
+  }
+}
+
+/** Enrols the machine; one that did so just before the daemon was killed proves itself by its certificate instead. */
+async function enrol(
+  { dialer }: StepDeps,
+  record: SandboxRecord,
+  address: { readonly host: string; readonly port: number },
+  identity: MachineIdentity,
+  options: CallOptions,
+): Promise<AgentChannel> {
+  try {
+    return await dialer.enrol(address, identity, record.enrolToken, options);
+  } catch (error) {
+    if (InfraletError.from(error).code !== 'PERMISSION_DENIED') throw error;
+    return await dialer.connect(address, identity, options).catch(() => {
+      throw error;
+    });
   }
 }
 

@@ -5,7 +5,7 @@
  */
 import { chmodSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
-import { InfraletError } from '../base/errors.ts';
+import { errorMessage, InfraletError } from '../base/errors.ts';
 
 /** Raised when a table or a record changes in a way that old readers would misread. */
 const SCHEMA_VERSION = 1;
@@ -59,12 +59,17 @@ export class Journal implements Disposable {
     this.#db = new DatabaseSync(path);
     try {
       if (path !== ':memory:') chmodSync(path, 0o600);
-      this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
+      // The lock lasts as long as the process, however it ends: two daemons on one journal would fight over machines.
+      this.#db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
       this.#checkVersion(path);
       this.#db.exec(TABLES);
     } catch (error) {
       this.#db.close();
-      throw error;
+      if (!errorMessage(error).includes('locked')) throw error;
+      throw new InfraletError('FAILED_PRECONDITION', `the journal ${path} is in use by another Infralet daemon`, {
+        cause: error,
+        hint: 'stop the other daemon, or give this one a stateDir of its own',
+      });
     }
     this.#putSandbox = this.#db.prepare(
       `INSERT INTO sandboxes (id, record, request) VALUES (:id, :record, :request)
@@ -163,6 +168,6 @@ export class Journal implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#db.close();
+    if (this.#db.isOpen) this.#db.close();
   }
 }

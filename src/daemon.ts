@@ -1,0 +1,118 @@
+/** The composition root: the only place that makes the services, in the order they need each other. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { adminSocket } from './admin/protocol.ts';
+import { startAdminServer } from './admin/server.ts';
+import { errorMessage } from './base/errors.ts';
+import { ensureDirectory } from './base/files.ts';
+import { systemClock } from './base/time.ts';
+import type { Provider } from './cloud/contract.ts';
+import { loadProvider } from './cloud/loader.ts';
+import type { Config } from './config/schema.ts';
+import type { RuntimeState } from './cri/deps.ts';
+import { createCriServer } from './cri/server.ts';
+import { createDialer } from './guest/dialer.ts';
+import { readGuestManifest } from './guest-image/manifest.ts';
+import { createImageService } from './image/store-service.ts';
+import { CniNetwork } from './network/cni-network.ts';
+import type { PodNetwork } from './network/pod-network.ts';
+import { startNodeRuntime } from './node-runtime.ts';
+import { openPki } from './pki/authority.ts';
+import { loadCri } from './rpc/load.ts';
+import { type NodeFacts, parseResolvConf } from './sandbox/guest-config.ts';
+import { Journal } from './state/journal.ts';
+import { createStreamingServer } from './streaming/server.ts';
+import type { Logger } from './telemetry/log.ts';
+import { programVersion } from './version.ts';
+
+/** Resolves when the CRI is served. Disposing drains the calls and stops; machines go on without the daemon. */
+export async function startDaemon(config: Config, log: Logger, signal: AbortSignal): Promise<AsyncDisposable> {
+  const clock = systemClock;
+  const version = await programVersion();
+  await ensureDirectory(config.stateDir, 0o700);
+  await using stack = new AsyncDisposableStack();
+
+  const journal = stack.use(new Journal(join(config.stateDir, 'journal.db')));
+  // A token is worth nothing once its machine's certificate would have run out.
+  journal.forgetTokensBefore(clock.now() - config.pki.leafLife);
+  const pki = await openPki({ ...config.pki, stateDir: config.stateDir, cluster: config.cluster, clock, log });
+  const images = stack.use(await createImageService({ config: config.image, stateDir: config.stateDir, log, clock }));
+  const network = new CniNetwork({
+    ...config.network,
+    timeoutMs: config.network.timeout,
+    stateDir: config.stateDir,
+    log: log.child({ component: 'network' }),
+  });
+  const provider = stack.use(await startProvider(config, log, signal));
+  const dialer = createDialer({
+    pki,
+    tokens: { consume: (hash) => journal.consumeToken(hash, clock.now()) },
+    maxMessage: config.server.maxMessage,
+    clock,
+    log: log.child({ component: 'guest' }),
+  });
+  const node = await nodeFacts(config);
+  const runtime = stack.use(
+    startNodeRuntime({ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log }),
+  );
+  const streaming = stack.use(await createStreamingServer({ config: config.streaming, log, clock }));
+  const { sandboxes, containers, describe } = runtime;
+  stack.use(
+    await startAdminServer({
+      path: adminSocket(config.server.socket),
+      images,
+      describe,
+      drainMs: config.server.drain,
+      log,
+      clock,
+    }),
+  );
+  stack.use(
+    await createCriServer({
+      config,
+      log,
+      clock,
+      version,
+      sandboxes,
+      containers,
+      images,
+      streaming,
+      runtimeStatus: (status) => runtimeState(config, network, status),
+    }),
+  );
+  return stack.move();
+}
+
+async function startProvider(config: Config, log: Logger, signal: AbortSignal): Promise<Provider> {
+  const module = await loadProvider(config.provider);
+  const settings = module.parseConfig(config.providers[config.provider]);
+  const stateDir = join(config.stateDir, 'providers', module.name);
+  await ensureDirectory(stateDir, 0o700);
+  const context = {
+    log: log.child({ component: 'provider', provider: module.name }),
+    clock: systemClock,
+    stateDir,
+    guestImageDir: config.guestImageDir,
+  };
+  return await module.create(settings, context, signal);
+}
+
+/** What pods are told of their node. */
+async function nodeFacts(config: Config): Promise<NodeFacts> {
+  const resolver = await readFile('/etc/resolv.conf', 'utf8').catch(() => '');
+  return { hostname: config.node, dns: parseResolvConf(resolver) };
+}
+
+/** For the CRI's Status: asked every few seconds, so it looks and does not try anything. */
+async function runtimeState(config: Config, network: PodNetwork, signal: AbortSignal): Promise<RuntimeState> {
+  const guest = await readGuestManifest(config.guestImageDir).then(
+    () => '',
+    (error: unknown) => errorMessage(error),
+  );
+  const pods = await network.ready(signal);
+  return {
+    runtime: { ok: guest === '', reason: guest === '' ? '' : 'GuestImageMissing', message: guest },
+    network: { ok: pods.ok, reason: pods.ok ? '' : 'NetworkPluginNotReady', message: pods.reason },
+    info: { provider: config.provider, cluster: config.cluster, node: config.node, stateDir: config.stateDir },
+  };
+}

@@ -1,0 +1,207 @@
+/**
+ * Machines and networks that exist in memory only: the seams of the reconciler's tests and of simulations with thousands
+ * of sandboxes. What a guest is asked to do is done here, in the same order and with the same complaints.
+ */
+import { randomBytes } from 'node:crypto';
+import { EventEmitter, on } from 'node:events';
+import { Duplex } from 'node:stream';
+import { InfraletError } from '../../src/base/errors.ts';
+import type { SandboxId } from '../../src/base/ids.ts';
+import type { AgentChannel, ChannelDialer, GuestEvent } from '../../src/guest/channel.ts';
+import type { PodNetwork, PodNetworkSpec } from '../../src/network/pod-network.ts';
+import type { CriMethod } from '../../src/rpc/cri.ts';
+
+interface GuestContainer {
+  readonly id: string;
+  readonly labels: Record<string, string>;
+  state: string;
+  startedAt: string;
+  finishedAt: string;
+  exitCode: number;
+}
+
+/** What lives in one machine; outlives the daemon that talks to it. */
+class FakeGuest {
+  readonly containers = new Map<string, GuestContainer>();
+  readonly images = new Set<string>();
+  readonly files = new Map<string, Buffer>();
+  sandbox = '';
+  sandboxState = 'SANDBOX_READY';
+  enrolled = false;
+
+  call(method: CriMethod, request: Record<string, unknown>): unknown {
+    const container = (): GuestContainer => {
+      const found = this.containers.get(String(request['containerId']));
+      if (!found) throw new InfraletError('NOT_FOUND', `no container ${String(request['containerId'])}`);
+      return found;
+    };
+    const id = (): string => randomBytes(32).toString('hex');
+    switch (method) {
+      case 'Status':
+        return { status: { conditions: [{ type: 'NetworkReady', status: true }] } };
+      case 'ListPodSandbox':
+        return { items: this.sandbox === '' ? [] : [{ id: this.sandbox, state: this.sandboxState }] };
+      case 'RunPodSandbox':
+        if (this.sandbox !== '') throw new InfraletError('ALREADY_EXISTS', 'the name is reserved');
+        this.sandbox = id();
+        return { podSandboxId: this.sandbox };
+      case 'StopPodSandbox':
+        this.sandboxState = 'SANDBOX_NOTREADY';
+        for (const { id: each } of this.containers.values()) this.end(each, 137);
+        return {};
+      case 'ImageStatus':
+        return { image: this.images.has((request['image'] as { image: string }).image) ? {} : null };
+      case 'PullImage': {
+        const { image } = request['image'] as { image: string };
+        this.images.add(image);
+        return { imageRef: image };
+      }
+      case 'CreateContainer': {
+        const config = request['config'] as { labels: Record<string, string> };
+        const made = {
+          id: id(),
+          labels: config.labels,
+          state: 'CONTAINER_CREATED',
+          startedAt: '0',
+          finishedAt: '0',
+          exitCode: 0,
+        };
+        this.containers.set(made.id, made);
+        return { containerId: made.id };
+      }
+      case 'StartContainer':
+        Object.assign(container(), { state: 'CONTAINER_RUNNING', startedAt: '1000' });
+        return {};
+      case 'StopContainer':
+        this.end(container().id, 143);
+        return {};
+      case 'RemoveContainer':
+        this.containers.delete(String(request['containerId']));
+        return {};
+      case 'ListContainers':
+        return { containers: [...this.containers.values()] };
+      case 'ContainerStatus':
+        return { status: { reason: '', message: '', user: null, resources: null, ...container() } };
+      default:
+        throw new InfraletError('UNIMPLEMENTED', `the fake guest does not do ${method}`);
+    }
+  }
+
+  end(id: string, exitCode: number): void {
+    const found = this.containers.get(id);
+    if (found && found.state !== 'CONTAINER_EXITED') {
+      Object.assign(found, { state: 'CONTAINER_EXITED', finishedAt: '2000', exitCode });
+    }
+  }
+}
+
+class FakeChannel extends EventEmitter implements AgentChannel {
+  readonly guest: FakeGuest;
+  readonly #closed = new AbortController();
+
+  constructor(guest: FakeGuest) {
+    super();
+    this.guest = guest;
+  }
+
+  // The guest's answers are looser than the CRI's types, as a real guest's may be.
+  readonly cri: AgentChannel['cri'] = async (method, request) => {
+    this.#closed.signal.throwIfAborted();
+    return this.guest.call(method, request as Record<string, unknown>) as never;
+  };
+
+  async status(): Promise<never> {
+    return { uptimeMs: '0', phases: {} } as never;
+  }
+
+  async *watch(_heartbeatMs: number, signal: AbortSignal): AsyncGenerator<GuestEvent> {
+    const ended = AbortSignal.any([signal, this.#closed.signal]);
+    for await (const [event] of on(this, 'event', { signal: ended })) yield event;
+  }
+
+  async openStreaming(): Promise<Duplex> {
+    return Duplex.from([]);
+  }
+
+  async serveIncoming(_service: string, _onConnection: unknown, signal: AbortSignal): Promise<void> {
+    const ended = AbortSignal.any([signal, this.#closed.signal]);
+    await new Promise<void>((resolve) => ended.addEventListener('abort', () => resolve(), { once: true }));
+  }
+
+  async putFiles(target: { readonly path: string }): Promise<string> {
+    return `/guest/${target.path}`;
+  }
+
+  async removeFiles(): Promise<void> {}
+
+  async *readFile(): AsyncGenerator<never> {}
+
+  async configure(): Promise<void> {}
+
+  async shutdown(): Promise<void> {}
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort(new InfraletError('UNAVAILABLE', 'the channel is closed'));
+  }
+}
+
+/** All machines of a test, by sandbox; `reachable` says whether the provider still runs the machine. */
+export class FakeGuests implements ChannelDialer {
+  readonly guests = new Map<string, FakeGuest>();
+
+  newToken(): string {
+    return randomBytes(16).toString('hex');
+  }
+
+  userData(token: string): string {
+    return JSON.stringify({ token });
+  }
+
+  async enrol(_address: unknown, identity: { readonly sandboxId: string }): Promise<AgentChannel> {
+    const guest = this.guests.get(identity.sandboxId) ?? new FakeGuest();
+    this.guests.set(identity.sandboxId, guest);
+    if (guest.enrolled) throw new InfraletError('PERMISSION_DENIED', 'the token was used before');
+    guest.enrolled = true;
+    return new FakeChannel(guest);
+  }
+
+  async connect(_address: unknown, identity: { readonly sandboxId: string }): Promise<AgentChannel> {
+    const guest = this.guests.get(identity.sandboxId);
+    if (!guest?.enrolled) throw new InfraletError('PERMISSION_DENIED', 'this machine never enrolled');
+    return new FakeChannel(guest);
+  }
+}
+
+/** CNI that keeps books: a second ADD without DEL, or a DEL of nothing, is an error of the caller. */
+export class FakeNetwork implements PodNetwork {
+  readonly attached = new Map<SandboxId, PodNetworkSpec>();
+  dels = 0;
+
+  async ready() {
+    return { ok: true, reason: '' };
+  }
+
+  async add(spec: PodNetworkSpec) {
+    // As the contract says: a repeated add first cleans up what the last try left.
+    this.attached.set(spec.sandboxId, spec);
+    return {
+      netns: `/run/netns/${spec.sandboxId}`,
+      mac: '0a:00:00:00:00:01',
+      mtu: 1500,
+      addresses: [{ address: `10.0.0.${this.attached.size + 1}/24`, gateway: '10.0.0.1' }],
+      routes: [],
+    };
+  }
+
+  async check(): Promise<void> {}
+
+  async join(): Promise<void> {}
+
+  async remove(spec: PodNetworkSpec): Promise<void> {
+    if (this.attached.delete(spec.sandboxId)) this.dels += 1;
+  }
+
+  async list(): Promise<readonly SandboxId[]> {
+    return [...this.attached.keys()];
+  }
+}

@@ -1,0 +1,110 @@
+/** A node in memory: the real runtime and a real journal file over machines, networks and images that are records. */
+import { join } from 'node:path';
+import { type Digest, parseDigest } from '../../src/base/ids.ts';
+import { systemClock } from '../../src/base/time.ts';
+import type { Provider } from '../../src/cloud/contract.ts';
+import { loadProvider } from '../../src/cloud/loader.ts';
+import { type Config, configSchema } from '../../src/config/schema.ts';
+import type { AgentChannel, ChannelDialer } from '../../src/guest/channel.ts';
+import type { ImageRecord, ImageService } from '../../src/image/service.ts';
+import { type NodeRuntime, startNodeRuntime } from '../../src/node-runtime.ts';
+import { loadCri } from '../../src/rpc/load.ts';
+import { Journal } from '../../src/state/journal.ts';
+import { nullLogger } from '../../src/telemetry/log.ts';
+import { FakeGuests, FakeNetwork } from './fake-guest.ts';
+import { KillSwitch } from './kill-switch.ts';
+
+const cri = loadCri();
+export const IMAGE: Digest = parseDigest(`sha256:${'a'.repeat(64)}`);
+
+const record: ImageRecord = {
+  id: IMAGE,
+  manifest: IMAGE,
+  repoTags: ['example.test/app:1'],
+  repoDigests: [`example.test/app@${IMAGE}`],
+  size: 1,
+  uid: undefined,
+  username: '',
+  pinned: false,
+  annotations: {},
+};
+
+function images(): ImageService {
+  return {
+    pull: async () => record,
+    load: async () => [record],
+    find: (reference) => (reference === IMAGE || reference === record.repoTags[0] ? record : undefined),
+    list: () => [record],
+    remove: async () => undefined,
+    usage: async () => ({ mountpoint: '/', usedBytes: 0, inodesUsed: 0 }),
+    grant: () => undefined,
+    revoke: () => undefined,
+    // The fake guest takes the reference for the id of what it pulled.
+    guestReference: ({ id }) => id,
+    serveGuest: (_sandbox, socket) => socket.destroy(),
+  };
+}
+
+/** What outlives a daemon: machines, networks, the journal's file. */
+export class World {
+  readonly guests = new FakeGuests();
+  readonly network = new FakeNetwork();
+  readonly provider: Provider;
+  readonly config: Config;
+  readonly #directory: string;
+
+  private constructor(provider: Provider, directory: string, settings: object) {
+    this.provider = provider;
+    this.#directory = directory;
+    this.config = configSchema.parse(settings);
+  }
+
+  static async make(directory: string, settings: object = {}): Promise<World> {
+    const module = await loadProvider('fake');
+    const provider = await module.create(
+      module.parseConfig({}),
+      { log: nullLogger, clock: systemClock, stateDir: directory, guestImageDir: directory },
+      new AbortController().signal,
+    );
+    return new World(provider, directory, settings);
+  }
+
+  /** Starts a daemon's heart; with a kill switch, its effects count. */
+  start(killSwitch = new KillSwitch(Number.POSITIVE_INFINITY, 'after')): NodeRuntime & { readonly journal: Journal } {
+    const journal = new Journal(join(this.#directory, 'journal.db'));
+    const { guests } = this;
+    const channel = (made: AgentChannel): AgentChannel => killSwitch.wrap('guest', made, ['cri', 'putFiles']);
+    const dialer: ChannelDialer = {
+      newToken: () => guests.newToken(),
+      userData: (token) => guests.userData(token),
+      enrol: async (address, identity) => channel(await guests.enrol(address, identity)),
+      connect: async (address, identity) => channel(await guests.connect(address, identity)),
+    };
+    const runtime = startNodeRuntime({
+      config: this.config,
+      node: { hostname: 'node-1', dns: { servers: [], searches: [], options: [] } },
+      cri,
+      journal: killSwitch.wrap('journal', journal, [
+        'putSandbox',
+        'putContainer',
+        'deleteSandbox',
+        'deleteContainer',
+        'addStep',
+      ]),
+      provider: killSwitch.wrap('provider', this.provider, ['launch', 'terminate']),
+      network: killSwitch.wrap('network', this.network, ['add', 'join', 'remove']),
+      dialer: killSwitch.wrap('dialer', dialer, ['enrol', 'connect']),
+      images: images(),
+      clock: systemClock,
+      log: nullLogger,
+    });
+    return {
+      ...runtime,
+      journal,
+      [Symbol.asyncDispose]: async () => {
+        await runtime[Symbol.asyncDispose]();
+        journal[Symbol.dispose]();
+      },
+    };
+  }
+}

@@ -1,0 +1,128 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { parseInstanceId } from '../../../src/base/ids.ts';
+import { type Observed, plan, type StepKind } from '../../../src/sandbox/plan.ts';
+import { SANDBOX_STATES, type SandboxRecord } from '../../../src/sandbox/record.ts';
+import { sandboxRecord } from '../../support/sandbox-records.ts';
+
+interface World {
+  record: SandboxRecord;
+  observed: Observed;
+  forgotten: boolean;
+}
+
+/** What each step makes true when it succeeds. */
+const EFFECTS: Readonly<Record<StepKind, (world: World) => void>> = {
+  'network.add': (world) => set(world, { network: 'added' }),
+  'network.join': (world) => set(world, { joined: true }),
+  'network.remove': (world) => set(world, { network: 'gone', joined: false }),
+  'machine.launch': (world) => set(world, { machine: 'launched', instanceId: parseInstanceId('i-1') }),
+  'machine.terminate': (world) => {
+    set(world, { machine: 'gone' });
+    world.observed = { connected: false };
+  },
+  'agent.connect': (world) => {
+    world.observed = { connected: true };
+  },
+  'guest.run': (world) => set(world, { guestSandboxId: 'guest-1' }),
+  'guest.stop': (world) => set(world, { guestStopped: true }),
+  ready: (world) => set(world, { state: 'ready' }),
+  settle: (world) => set(world, { state: 'stopped' }),
+  forget: (world) => {
+    world.forgotten = true;
+  },
+};
+
+function set(world: World, change: Partial<SandboxRecord>): void {
+  world.record = { ...world.record, ...change };
+}
+
+/** Plans and carries out until nothing is left; returns the steps taken, in order. */
+function settle(world: World): StepKind[] {
+  const taken: StepKind[] = [];
+  for (let round = 0; round < 30; round += 1) {
+    const steps = plan(world.record, world.observed);
+    if (steps.length === 0 || world.forgotten) return taken;
+    for (const step of steps) EFFECTS[step](world);
+    taken.push(...steps);
+  }
+  throw new Error(`the plan never ends: ${taken.join(', ')}`);
+}
+
+const anyRecord = fc
+  .record({
+    state: fc.constantFrom(...SANDBOX_STATES),
+    wanted: fc.constantFrom('ready', 'stopped', 'removed'),
+    machine: fc.constantFrom('none', 'launching', 'launched', 'gone'),
+    network: fc.constantFrom('none', 'adding', 'added', 'gone'),
+    joined: fc.boolean(),
+    guestSandboxId: fc.constantFrom('', 'guest-1'),
+    guestStopped: fc.boolean(),
+  } as const)
+  .map((change) => sandboxRecord(change));
+
+describe('plan', () => {
+  test('builds a sandbox from nothing, machine and network side by side', () => {
+    const world: World = { record: sandboxRecord(), observed: { connected: false }, forgotten: false };
+    expect(plan(world.record, world.observed)).toEqual(['network.add', 'machine.launch']);
+    expect(settle(world)).toEqual([
+      'network.add',
+      'machine.launch',
+      'network.join',
+      'agent.connect',
+      'guest.run',
+      'ready',
+    ]);
+  });
+
+  test('a ready sandbox that lost its channel connects again and does nothing else', () => {
+    const record = sandboxRecord({
+      state: 'ready',
+      machine: 'launched',
+      network: 'added',
+      joined: true,
+      guestSandboxId: 'guest-1',
+    });
+    expect(plan(record, { connected: false })).toEqual(['agent.connect']);
+    expect(plan(record, { connected: true })).toEqual([]);
+  });
+
+  test('stops containers before the machine, and gives the address back last', () => {
+    const record = sandboxRecord({
+      state: 'ready',
+      wanted: 'removed',
+      machine: 'launched',
+      network: 'added',
+      joined: true,
+      guestSandboxId: 'guest-1',
+    });
+    const world: World = { record, observed: { connected: true }, forgotten: false };
+    expect(settle(world)).toEqual(['guest.stop', 'machine.terminate', 'network.remove', 'forget']);
+  });
+
+  test('from any record, wanting it stopped or removed leaves no machine and no network', () => {
+    fc.assert(
+      fc.property(anyRecord, fc.boolean(), (record, connected) => {
+        fc.pre(record.wanted !== 'ready' || record.state === 'failed');
+        const world: World = { record, observed: { connected }, forgotten: false };
+        settle(world);
+        expect(['none', 'gone']).toContain(world.record.machine);
+        expect(['none', 'gone']).toContain(world.record.network);
+        expect(world.forgotten).toBe(record.wanted === 'removed');
+        if (!world.forgotten) expect(['stopped', 'failed']).toContain(world.record.state);
+      }),
+    );
+  });
+
+  test('from any record that can be ready, wanting it ready ends ready and connected', () => {
+    fc.assert(
+      fc.property(anyRecord, fc.boolean(), (record, connected) => {
+        fc.pre(record.wanted === 'ready' && record.state !== 'failed');
+        const world: World = { record, observed: { connected }, forgotten: false };
+        settle(world);
+        expect(world.record).toMatchObject({ state: 'ready', machine: 'launched', network: 'added', joined: true });
+        expect(world.observed.connected).toBe(true);
+      }),
+    );
+  });
+});

@@ -1,0 +1,46 @@
+import { describe, expect, test } from 'vitest';
+import { configSchema } from '../../../src/config/schema.ts';
+import { machineShape } from '../../../src/sandbox/sizing.ts';
+import { podConfig } from '../../support/sandbox-records.ts';
+
+const machine = configSchema.parse({}).machine;
+const MiB = 2 ** 20;
+
+function shape(resources: object, overhead: object = {}) {
+  const { linux } = podConfig({ linux: { resources, overhead } });
+  return machineShape(linux?.resources ?? null, linux?.overhead ?? null, machine);
+}
+
+describe('machineShape', () => {
+  test('a pod without limits gets the defaults and the overhead', () => {
+    expect(machineShape(null, null, machine)).toEqual({
+      cpuMillis: machine.defaultCpuMillis,
+      memoryBytes: machine.defaultMemory + machine.overheadMemory,
+      diskBytes: machine.disk,
+    });
+  });
+
+  test('the quota counts before the shares', () => {
+    expect(shape({ cpuQuota: '250000', cpuPeriod: '100000', cpuShares: '1024' }).cpuMillis).toBe(2500);
+    expect(shape({ cpuShares: '3072' }).cpuMillis).toBe(3000);
+  });
+
+  test("the kubelet's least shares mean no request", () => {
+    expect(shape({ cpuShares: '2' }).cpuMillis).toBe(machine.defaultCpuMillis);
+  });
+
+  test("limit, pod overhead and the machine's own overhead add up", () => {
+    const limit = { memoryLimitInBytes: String(1024 * MiB) };
+    const overhead = { memoryLimitInBytes: String(64 * MiB) };
+    expect(shape(limit, overhead).memoryBytes).toBe(1088 * MiB + machine.overheadMemory);
+  });
+
+  test('small pods get the smallest machine, too large ones are refused with the setting to change', () => {
+    expect(shape({ memoryLimitInBytes: '1', cpuQuota: '1000', cpuPeriod: '100000' })).toMatchObject({
+      cpuMillis: machine.minCpuMillis,
+      memoryBytes: machine.minMemory,
+    });
+    expect(() => shape({ memoryLimitInBytes: String(2 ** 40) })).toThrow(/largest machine/);
+    expect(() => shape({ cpuQuota: '100000000', cpuPeriod: '100000' })).toThrow(/largest machine/);
+  });
+});
