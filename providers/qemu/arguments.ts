@@ -24,11 +24,11 @@ export function memoryMiB(shape: MachineShape): number {
 }
 
 export function qemuArguments(
-  machine: { readonly record: MachineRecord; readonly files: MachineFiles },
+  machine: { readonly record: MachineRecord; readonly files: MachineFiles; readonly commandLine: string },
   image: GuestImage,
   config: QemuConfig,
 ): readonly string[] {
-  const { record, files } = machine;
+  const { record, files, commandLine } = machine;
   const cpus = vcpus(record.shape, config);
   return [
     ['-name', processName(parseInstanceId(record.id))],
@@ -36,7 +36,7 @@ export function qemuArguments(
     ['-smp', String(cpus), '-m', `${memoryMiB(record.shape)}M`],
     // A guest that halts, reboots or panics (panic=-1 reboots) leaves its emulator paused: the console can still be read.
     ['-action', 'reboot=shutdown,shutdown=pause,panic=pause'],
-    ['-kernel', image.kernel, '-initrd', image.initramfs, '-append', image.commandLine],
+    ['-kernel', image.kernel, '-initrd', image.initramfs, '-append', commandLine],
     ['-chardev', `ringbuf,id=${CONSOLE_DEVICE},size=${ringSize(config.consoleSize)}`],
     ['-serial', `chardev:${CONSOLE_DEVICE}`],
     ['-qmp', `unix:${doubled(files.qmp)},server=on,wait=off`],
@@ -50,6 +50,14 @@ export function qemuArguments(
     // capabilities and exec gains nothing from it.
     config.sandbox ? ['-sandbox', 'on,obsolete=deny,spawn=deny,resourcecontrol=deny'] : [],
   ].flat();
+}
+
+/** `tscKhz`: the host's counter, which an emulated guest reads and cannot measure. */
+export function kernelCommandLine(image: GuestImage, accel: 'kvm' | 'tcg', tscKhz: number | undefined): string {
+  if (accel === 'kvm') return image.commandLine;
+  return [image.commandLine, image.commandLineTcg, tscKhz === undefined ? '' : `tsc_early_khz=${tscKhz}`]
+    .filter((part) => part !== '')
+    .join(' ');
 }
 
 /** The part that the probe of KVM shares, so that it tries the machine that will be used. */

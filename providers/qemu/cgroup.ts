@@ -3,7 +3,7 @@
  * memory and threads of the emulator, so that a guest cannot take more of the node than its machine was given.
  */
 import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { errorMessage, hasErrno, InfraletError } from '../../src/base/errors.ts';
 import { until, withTimeout } from '../../src/base/time.ts';
 
@@ -11,6 +11,8 @@ const MOUNT = '/sys/fs/cgroup';
 const CONTROLLERS = ['cpu', 'memory', 'pids'] as const;
 /** Length of a CPU accounting period in microseconds, the kernel's default. */
 const PERIOD_US = 100_000;
+/** The parent goes with its last machine, perhaps just when the next one is made. */
+const DIR_TRIES = 10;
 
 export interface CgroupLimits {
   /** Weight among neighbours, thousandths of a CPU. */
@@ -72,8 +74,9 @@ export async function makeCgroup(name: string, limits: CgroupLimits): Promise<re
   const version = await cgroupVersion();
   const dirs = cgroupDirs(version, name);
   try {
-    if (version === 2) await delegate(name);
-    for (const dir of dirs) await mkdir(dir, { recursive: true });
+    for (let attempt = 1; !(await makeDirs(version, name, dirs)); attempt += 1) {
+      if (attempt === DIR_TRIES) throw new InfraletError('UNAVAILABLE', 'its parent keeps disappearing');
+    }
     for (const [controller, file, value] of limitFiles(version, limits)) {
       await writeFile(join(MOUNT, controller, name, file), value);
     }
@@ -84,6 +87,18 @@ export async function makeCgroup(name: string, limits: CgroupLimits): Promise<re
     });
   }
   return dirs;
+}
+
+/** False when the parent was removed with another machine in between. */
+async function makeDirs(version: CgroupVersion, name: string, dirs: readonly string[]): Promise<boolean> {
+  try {
+    if (version === 2) await delegate(name);
+    for (const dir of dirs) await mkdir(dir, { recursive: true });
+    return true;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
 }
 
 /** Pids in the cgroup, in any of its hierarchies; none when it does not exist. */
@@ -101,7 +116,7 @@ export async function cgroupPids(name: string): Promise<readonly number[]> {
   return [...pids];
 }
 
-/** Removes an empty cgroup. The kernel keeps it busy for a moment after its last process. */
+/** Removes an empty cgroup, and its parent with it when it was the last. The kernel keeps it busy for a moment after its last process. */
 export async function removeCgroup(name: string, signal: AbortSignal): Promise<void> {
   using limit = withTimeout(signal, 5000, `removing the cgroup ${name}`);
   for (const dir of cgroupDirs(await cgroupVersion(), name)) {
@@ -117,6 +132,9 @@ export async function removeCgroup(name: string, signal: AbortSignal): Promise<v
       },
       { everyMs: 10, signal: limit },
     );
+    await rmdir(dirname(dir)).catch((error: unknown) => {
+      if (!hasErrno(error, 'EBUSY', 'ENOTEMPTY', 'ENOENT')) throw error;
+    });
   }
 }
 

@@ -13,22 +13,36 @@ export interface GuestImage {
   /** Size of that base in bytes. */
   readonly scratchBytes: number;
   readonly commandLine: string;
+  /** Added to it under software emulation. */
+  readonly commandLineTcg: string;
 }
 
-const manifestSchema = z.object({ commandLine: z.string().max(2048) });
+const file = z.object({ name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/) });
+const manifestSchema = z.object({
+  commandLine: z.string().max(2048),
+  commandLineTcg: z.string().max(2048),
+  files: z.object({ kernel: file, initramfs: file, rootfs: file, scratch: file }),
+});
 const FIX = 'build it: infralet image build';
 
 /** Throws FAILED_PRECONDITION when the image is absent or incomplete. */
 export async function readGuestImage(dir: string): Promise<GuestImage> {
-  const { commandLine } = await manifest(dir);
-  const kernel = (await existing(dir, 'vmlinux')) ?? (await existing(dir, 'vmlinuz'));
-  const initramfs = await existing(dir, 'initramfs.cpio');
-  const rootfs = await existing(dir, 'rootfs.erofs');
-  const scratch = await existing(dir, 'scratch.ext4');
-  if (!kernel || !initramfs || !rootfs || !scratch) {
-    throw new InfraletError('FAILED_PRECONDITION', `the guest image in ${dir} is incomplete`, { hint: FIX });
-  }
-  return { kernel, initramfs, rootfs, scratch, scratchBytes: (await stat(scratch)).size, commandLine };
+  const { commandLine, commandLineTcg, files } = await manifest(dir);
+  const [kernel, initramfs, rootfs, scratch] = await Promise.all([
+    existing(dir, files.kernel.name),
+    existing(dir, files.initramfs.name),
+    existing(dir, files.rootfs.name),
+    existing(dir, files.scratch.name),
+  ]);
+  return {
+    kernel: kernel.path,
+    initramfs: initramfs.path,
+    rootfs: rootfs.path,
+    scratch: scratch.path,
+    scratchBytes: scratch.bytes,
+    commandLine,
+    commandLineTcg,
+  };
 }
 
 async function manifest(dir: string): Promise<z.output<typeof manifestSchema>> {
@@ -42,13 +56,15 @@ async function manifest(dir: string): Promise<z.output<typeof manifestSchema>> {
   }
 }
 
-async function existing(dir: string, name: string): Promise<string | undefined> {
+async function existing(dir: string, name: string): Promise<{ readonly path: string; readonly bytes: number }> {
   const path = join(dir, name);
   try {
-    await stat(path);
-    return path;
+    return { path, bytes: (await stat(path)).size };
   } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return undefined;
-    throw error;
+    if (!hasErrno(error, 'ENOENT')) throw error;
+    throw new InfraletError('FAILED_PRECONDITION', `the guest image in ${dir} lacks ${name}`, {
+      cause: error,
+      hint: FIX,
+    });
   }
 }

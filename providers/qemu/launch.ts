@@ -30,6 +30,8 @@ export interface LaunchInput {
   readonly request: LaunchRequest;
   readonly image: GuestImage;
   readonly accel: 'kvm' | 'tcg';
+  /** The kernel's, complete. */
+  readonly commandLine: string;
   readonly config: QemuConfig;
   readonly reservations: Reservations;
   readonly now: number;
@@ -92,7 +94,7 @@ export async function launchMachine(input: LaunchInput, signal: AbortSignal): Pr
   };
   for (let attempt = 1; ; attempt += 1) {
     try {
-      const args = qemuArguments({ record, files }, input.image, config);
+      const args = qemuArguments({ record, files, commandLine: input.commandLine }, input.image, config);
       const started = await startQemu({ args, cgroupDirs, files, config, onEvent }, signal);
       record = { ...record, process: started.identity };
       await writeRecord(files, record);

@@ -100,6 +100,7 @@ export class Monitor implements AsyncDisposable {
       await this.#options.onStopped(reason);
       // The emulator was only kept for its console: its memory goes back to the node.
       if (!(await this.quit(this.#stop.signal))) await signalProcess(identity, 'SIGKILL');
+      this.#qmp = undefined;
       this.#resolve(reason);
     } catch (error) {
       if (!isAbortError(error) && !this.#stop.signal.aborted) {

@@ -19,6 +19,7 @@ import type {
   ProviderContext,
 } from '../../src/cloud/contract.ts';
 import { probeKvm } from './accelerator.ts';
+import { kernelCommandLine } from './arguments.ts';
 import type { QemuConfig } from './config.ts';
 import { consoleText, ringSize, savedConsole } from './console.ts';
 import { doctor } from './doctor.ts';
@@ -42,6 +43,7 @@ import {
 } from './record.ts';
 import { removeMachine } from './remove.ts';
 import { Reservations } from './reservations.ts';
+import { tscKhz } from './tsc.ts';
 import { diskBlocks, proportionalMemory } from './usage.ts';
 
 /** Cleaning up after a failed or cancelled launch gets this long, milliseconds; the caller's signal may have fired already. */
@@ -59,6 +61,7 @@ export class QemuProvider implements Provider {
   readonly #locks = new KeyedLock<InstanceId>();
   readonly #closing = new AbortController();
   #accel: Promise<'kvm' | 'tcg'> | undefined;
+  #tsc: Promise<number | undefined> | undefined;
 
   private constructor(config: QemuConfig, context: ProviderContext, machinesDir: string) {
     this.#config = config;
@@ -152,7 +155,7 @@ export class QemuProvider implements Provider {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
     await Promise.allSettled([...this.#monitors.values()].map(async (monitor) => await monitor[Symbol.asyncDispose]()));
-    await this.#accel?.catch(() => undefined);
+    await Promise.allSettled([this.#accel, this.#tsc]);
   }
 
   async #launchOne(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
@@ -163,6 +166,7 @@ export class QemuProvider implements Provider {
     if (existing) return existing;
     const image = await readGuestImage(this.#context.guestImageDir);
     const accel = await this.#accelerator(image, signal);
+    const commandLine = kernelCommandLine(image, accel, accel === 'tcg' ? await this.#tscKhz(signal) : undefined);
     // What is left of a launch that a crash cut short goes first.
     await this.#clean(id, signal);
     this.#launching.add(id);
@@ -173,6 +177,7 @@ export class QemuProvider implements Provider {
           request,
           image,
           accel,
+          commandLine,
           config: this.#config,
           reservations: this.#reservations,
           files: this.#files(id),
@@ -216,6 +221,16 @@ export class QemuProvider implements Provider {
       if (this.#accel === choice) this.#accel = undefined;
     });
     return await abortable(choice, signal);
+  }
+
+  /** Measured once per run of the daemon. */
+  async #tscKhz(signal: AbortSignal): Promise<number | undefined> {
+    this.#tsc ??= tscKhz(this.#context.stateDir, this.#closing.signal);
+    const measured = this.#tsc;
+    measured.catch(() => {
+      if (this.#tsc === measured) this.#tsc = undefined;
+    });
+    return await abortable(measured, signal);
   }
 
   async #remove(id: InstanceId, signal: AbortSignal): Promise<void> {

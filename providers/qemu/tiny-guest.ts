@@ -2,6 +2,7 @@
  * The smallest guest that proves a kernel runs programs: an initramfs whose only file is an init of some hundred bytes,
  * which prints a marker and reboots. Made here so that the probe of KVM needs nothing that is not installed anyway.
  */
+import { staticProgram } from './static-program.ts';
 
 /** Printed on the console by the tiny guest's init. */
 export const MARKER = 'infralet: a guest runs here';
@@ -27,31 +28,7 @@ function initProgram(): Buffer {
   // The displacement counts from the end of the lea: the mov after it (5 bytes) and the rest lie in between.
   load.writeInt32LE(5 + after.length, 3);
   load.writeInt32LE(message.length, 8);
-  return elf(Buffer.concat([Buffer.from(before), load, Buffer.from(after), message]));
-}
-
-/** A static x86-64 program with one segment that holds headers and code. */
-function elf(code: Buffer): Buffer {
-  const base = 0x400000n;
-  const header = Buffer.alloc(120);
-  const size = BigInt(header.length + code.length);
-  header.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
-  header.writeUInt16LE(2, 16); // executable
-  header.writeUInt16LE(62, 18); // x86-64
-  header.writeUInt32LE(1, 20);
-  header.writeBigUInt64LE(base + BigInt(header.length), 24); // entry point
-  header.writeBigUInt64LE(64n, 32); // program headers
-  header.writeUInt16LE(64, 52);
-  header.writeUInt16LE(56, 54);
-  header.writeUInt16LE(1, 56);
-  header.writeUInt32LE(1, 64); // loadable
-  header.writeUInt32LE(5, 68); // readable, executable
-  header.writeBigUInt64LE(base, 80);
-  header.writeBigUInt64LE(base, 88);
-  header.writeBigUInt64LE(size, 96);
-  header.writeBigUInt64LE(size, 104);
-  header.writeBigUInt64LE(4096n, 112);
-  return Buffer.concat([header, code]);
+  return staticProgram(Buffer.concat([Buffer.from(before), load, Buffer.from(after), message]));
 }
 
 function cpioEntry(name: string, mode: number, content: Buffer): Buffer {
