@@ -26,12 +26,10 @@ export const CHECKS = [...Object.keys(STATIC), 'generated', ...PROJECTS, 'leaks'
 
 /**
  * Runs the checks and prints "N passed, N failed" on a line of its own.
- * @param {readonly string[]} only
+ * @param {readonly string[]} only names out of CHECKS
  * @returns {Promise<number>} exit code
  */
 export async function runChecks(only) {
-  const wrong = only.find((name) => !CHECKS.includes(name));
-  if (wrong !== undefined) throw new SetupError(`there is no check ${wrong}`, `choose of: ${CHECKS.join(' ')}`, 2);
   const wanted = only.length === 0 ? CHECKS : CHECKS.filter((name) => only.includes(name));
   mkdirSync(CACHE, { recursive: true });
   const scratch = mkdtempSync(join(tmpdir(), 'infralet-test-'));

@@ -32,8 +32,28 @@ export function capture(file, args, options = {}) {
       createInterface({ input: child.stdout }).on('line', options.onLine);
       createInterface({ input: child.stderr }).on('line', options.onLine);
     }
-    child.on('error', reject);
-    child.on('close', (code, signal) => resolve({ code: exitCode(code, signal), stdout, stderr }));
+    // Ended from outside, the bootstrap takes what it has started with it.
+    /** @type {NodeJS.Signals | undefined} */
+    let ended;
+    /** @param {NodeJS.Signals} signal */
+    const end = (signal) => {
+      ended = signal;
+      child.kill(signal);
+    };
+    for (const signal of SIGNALS) process.on(signal, end);
+    const done = () => {
+      for (const signal of SIGNALS) process.off(signal, end);
+    };
+    child.on('error', (error) => {
+      done();
+      reject(error);
+    });
+    child.on('close', (code, signal) => {
+      done();
+      if (ended)
+        reject(new SetupError(`stopped by ${ended}`, 'start again: what is done is kept', exitCode(null, ended)));
+      else resolve({ code: exitCode(code, signal), stdout, stderr });
+    });
   });
 }
 

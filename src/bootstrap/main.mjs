@@ -4,7 +4,7 @@
  */
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { runChecks } from './checks.mjs';
+import { CHECKS, runChecks } from './checks.mjs';
 import { foreground } from './child.mjs';
 import { buildGuestImage } from './guest.mjs';
 import { checkHost, installPackages, PACKAGES, TEST_PACKAGES } from './host.mjs';
@@ -22,6 +22,8 @@ const MODES = ['start', 'test', 'bench', 'setup'];
 async function main(mode, args) {
   if (!MODES.includes(mode)) throw new SetupError(`there is no mode ${mode}`, `choose of: ${MODES.join(' ')}`, 2);
   const options = parse(mode, args);
+  const wrong = mode === 'test' ? options.rest.find((name) => !CHECKS.includes(name)) : undefined;
+  if (wrong !== undefined) throw new SetupError(`there is no check ${wrong}`, `choose of: ${CHECKS.join(' ')}`, 2);
   checkHost(mode);
   await installPackages(Object.keys(mode === 'test' ? { ...PACKAGES, ...TEST_PACKAGES } : PACKAGES));
   await installModules();

@@ -1,12 +1,10 @@
 /** Puts `serve` together with the daemon and, where wanted, the demo pod. */
 import type { Config } from '../config/schema.ts';
 import type { Io } from './io.ts';
-import { type StartDaemon, serve } from './serve.ts';
-
-const DAEMON: string = '../daemon.ts';
+import { serve } from './serve.ts';
 
 export async function serveCommand(config: Config, io: Io, demo: boolean): Promise<void> {
-  const { startDaemon } = (await import(DAEMON)) as { startDaemon: StartDaemon };
+  const { startDaemon } = await import('../daemon.ts');
   await serve(config, io, { startDaemon, demo: demo ? demoOf : undefined, terminal: process.stderr.isTTY });
 }
 

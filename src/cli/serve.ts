@@ -7,7 +7,7 @@ import { createLogger, type Logger } from '../telemetry/log.ts';
 import { type Io, line } from './io.ts';
 
 /** The composition root's `startDaemon`: resolves when the CRI is served; disposing drains and stops. */
-export type StartDaemon = (config: Config, log: Logger, signal: AbortSignal) => Promise<AsyncDisposable>;
+type StartDaemon = (config: Config, log: Logger, signal: AbortSignal) => Promise<AsyncDisposable>;
 
 export interface ServeOptions {
   readonly startDaemon: StartDaemon;

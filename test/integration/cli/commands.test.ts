@@ -1,0 +1,209 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { adminSocket } from '../../../src/admin/protocol.ts';
+import { startAdminServer } from '../../../src/admin/server.ts';
+import { InfraletError } from '../../../src/base/errors.ts';
+import { parseDigest } from '../../../src/base/ids.ts';
+import { runCommand } from '../../../src/cli/program.ts';
+import type { ImageRecord } from '../../../src/image/service.ts';
+import { nullLogger } from '../../../src/telemetry/log.ts';
+import { captureIo } from '../../support/cli-io.ts';
+import { Refusal, startCriStub } from '../../support/cri-stub.ts';
+
+const ID = 'a'.repeat(32);
+const IMAGE_ID = `sha256:${'b'.repeat(64)}`;
+const INFO = {
+  state: 'ready',
+  instanceId: 'i-1',
+  podIp: '10.9.0.2',
+  machine: {
+    cpuMillis: 1500,
+    memoryBytes: 512 * 2 ** 20,
+    diskBytes: 10 * 2 ** 30,
+    usage: { memoryBytes: 200 * 2 ** 20, diskBytes: 5 * 2 ** 20 },
+  },
+  timeline: [
+    { phase: 'launch', ms: 120 },
+    { phase: 'kernel', ms: 2500 },
+  ],
+  lastError: '',
+};
+
+const metadata = { name: 'web', uid: 'uid-1', namespace: 'shop', attempt: 0 };
+const createdAt = String(BigInt(Date.now() - 90_000) * 1_000_000n);
+const container = {
+  id: 'c'.repeat(64),
+  podSandboxId: ID,
+  metadata: { name: 'nginx', attempt: 0 },
+  image: { image: IMAGE_ID, userSpecifiedImage: 'registry.example/nginx:1' },
+  imageRef: IMAGE_ID,
+  state: 'CONTAINER_RUNNING',
+  createdAt,
+} as const;
+
+let directory: string;
+let socket: string;
+let config: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'infralet-cli-'));
+  socket = join(directory, 'cri.sock');
+  config = join(directory, 'infralet.yaml');
+  await writeFile(config, `server:\n  socket: ${socket}\nstateDir: ${directory}\n`);
+});
+afterEach(async () => rm(directory, { recursive: true }));
+
+const stub = async () =>
+  await startCriStub(socket, {
+    ListPodSandbox: () => ({ items: [{ id: ID, metadata, state: 'SANDBOX_READY', createdAt }] }),
+    ListContainers: ({ filter }) =>
+      filter?.podSandboxId && filter.podSandboxId !== ID ? { containers: [] } : { containers: [container] },
+    PodSandboxStatus: ({ podSandboxId, verbose }) => {
+      if (podSandboxId !== ID) throw new Refusal('NOT_FOUND', `there is no sandbox ${podSandboxId}`);
+      return {
+        status: { id: ID, metadata, state: 'SANDBOX_READY', createdAt },
+        info: verbose ? { info: JSON.stringify(INFO) } : {},
+      };
+    },
+    ListImages: () => ({ images: [{ id: IMAGE_ID, repoTags: ['registry.example/nginx:1'], size: '1536' }] }),
+    ImageStatus: ({ image }) => ({ image: image?.image === 'registry.example/nginx:1' ? { id: IMAGE_ID } : null }),
+    RemoveImage: () => ({}),
+  });
+
+describe('ps', () => {
+  it('lists sandboxes with machine, state, age and sizes', async () => {
+    await using _cri = await stub();
+    const io = captureIo();
+    expect(await runCommand(['ps', '--config', config], io)).toBe(0);
+    const [header, row] = io.stdout().split('\n');
+    expect(header).toMatch(/^ID +POD +NAMESPACE +STATE +AGE +IP +CONTAINERS +CPU +MEMORY +DISK +MACHINE$/);
+    expect(row?.split(/ {2,}/)).toEqual([
+      ID.slice(0, 13),
+      'web',
+      'shop',
+      'ready',
+      expect.stringMatching(/^9\ds$/),
+      '10.9.0.2',
+      '1/1',
+      '1.5',
+      '200 MiB of 512 MiB',
+      '5.0 MiB of 10.0 GiB',
+      'i-1',
+    ]);
+  });
+
+  it('gives JSON to programs', async () => {
+    await using _cri = await stub();
+    const io = captureIo();
+    await runCommand(['ps', '--json', '--config', config], io);
+    expect(JSON.parse(io.stdout())).toEqual([
+      expect.objectContaining({ id: ID, ready: true, instanceId: 'i-1', containers: { running: 1, all: 1 } }),
+    ]);
+  });
+
+  it('says that no daemon answers, and what to do', async () => {
+    await expect(runCommand(['ps', '--config', config], captureIo())).rejects.toMatchObject({
+      code: 'UNAVAILABLE',
+      message: expect.stringContaining('does not answer'),
+      hint: expect.stringContaining('npm start'),
+    });
+  });
+});
+
+describe('image list and rm', () => {
+  it('lists names, ids and sizes', async () => {
+    await using _cri = await stub();
+    const io = captureIo();
+    await runCommand(['image', 'list', '--config', config], io);
+    expect(io.stdout().split('\n')[1]).toMatch(/^registry\.example\/nginx:1 +b{13} +1\.5 KiB$/);
+  });
+
+  it('removes what is there and refuses what is not', async () => {
+    await using cri = await stub();
+    const io = captureIo();
+    await runCommand(['image', 'rm', 'registry.example/nginx:1', '--config', config], io);
+    expect(cri.calls).toEqual(['ImageStatus', 'RemoveImage']);
+    await expect(runCommand(['image', 'rm', 'absent:1', '--config', config], io)).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+      message: expect.stringContaining('absent:1'),
+    });
+    expect(cri.calls).toEqual(['ImageStatus', 'RemoveImage', 'ImageStatus']);
+  });
+});
+
+describe('describe and image load, through the admin socket', () => {
+  const record: ImageRecord = {
+    id: parseDigest(IMAGE_ID),
+    manifest: parseDigest(IMAGE_ID),
+    repoTags: ['registry.example/nginx:1'],
+    repoDigests: [],
+    size: 2048,
+    uid: undefined,
+    username: '',
+    pinned: false,
+    annotations: {},
+  };
+  const loads: { readonly source: string; readonly names: readonly string[] }[] = [];
+  const admin = async () =>
+    await startAdminServer({
+      path: adminSocket(socket),
+      images: {
+        load: async (source, names) => {
+          loads.push({ source, names });
+          if (source.includes('broken'))
+            throw new InfraletError('INVALID_ARGUMENT', 'no OCI layout', { hint: 'try another' });
+          return [record];
+        },
+      },
+      describe: async (id) => {
+        if (id !== ID) throw new InfraletError('NOT_FOUND', `there is no sandbox ${id}`);
+        return { ...INFO, consoleTail: '[    0.1] \u001b[31mboot\u001b[0m\r\nlogin' };
+      },
+      drainMs: 100,
+      log: nullLogger,
+    });
+
+  it('shows timeline, containers and the console, without what a guest could do to a terminal', async () => {
+    await using _cri = await stub();
+    await using _admin = await admin();
+    const io = captureIo();
+    await runCommand(['describe', ID, '--config', config], io);
+    expect(io.stdout()).toContain('Pod:     shop/web\n');
+    expect(io.stdout()).toContain('State:   ready (ready)\n');
+    expect(io.stdout()).toContain('  launch   120 ms\n  kernel  2500 ms\n');
+    expect(io.stdout()).toMatch(/c{13} +nginx +running +9\ds +registry\.example\/nginx:1/);
+    expect(io.stdout()).toContain('  [    0.1] boot\n  login\n');
+    expect(io.stdout()).toContain('Last error:\n  none\n');
+  });
+
+  it('refuses an unknown id', async () => {
+    await using _cri = await stub();
+    await using _admin = await admin();
+    await expect(runCommand(['describe', 'nope', '--config', config], captureIo())).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
+  });
+
+  it('loads by absolute path with the given names', async () => {
+    await using _admin = await admin();
+    const io = captureIo();
+    await runCommand(['image', 'load', 'oci:some/layout', '--name', 'a:1', '--config', config], io);
+    expect(loads.at(-1)).toEqual({ source: `oci:${join(process.cwd(), 'some/layout')}`, names: ['a:1'] });
+    expect(io.stdout()).toBe('loaded registry.example/nginx:1 (bbbbbbbbbbbbb, 2.0 KiB)\n');
+    await expect(runCommand(['image', 'load', 'broken.tar', '--config', config], io)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringContaining('no OCI layout'),
+    });
+  });
+
+  it('lets root only use the socket, and removes it at the end', async () => {
+    const { mode } = await (async () => {
+      await using _admin = await admin();
+      const { stat } = await import('node:fs/promises');
+      return await stat(adminSocket(socket));
+    })();
+    expect(mode & 0o777).toBe(0o600);
+    await expect(readFile(adminSocket(socket))).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+});
