@@ -31,14 +31,17 @@ export class IncomingQueue implements Disposable {
     );
   }
 
-  /** A port that is taken is logged and leaves image pulls without service; everything else goes on. */
-  listen(host: string, port: number): void {
-    this.#server.on('error', (error) => this.#log.error('cannot serve the images port', { error, host, port }));
-    this.#server.listen(port, host);
-  }
-
-  get address(): ReturnType<Server['address']> {
-    return this.#server.address();
+  /** The port; 0 when it is taken: logged, and image pulls are without service while everything else goes on. */
+  async listen(host: string, port: number): Promise<number> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#server.on('error', (error) => {
+      this.#log.error('cannot serve the images port', { error, host, port });
+      resolve();
+    });
+    this.#server.listen(port, host, resolve);
+    await promise;
+    const address = this.#server.address();
+    return typeof address === 'object' && address ? address.port : 0;
   }
 
   /** The newest listener of the daemon gets the announcements, beginning with those that wait. */

@@ -29,7 +29,8 @@ export async function listen(options: {
   const server = createServer({
     ...context(options.credentials),
     requestCert: true,
-    rejectUnauthorized: true,
+    // Decided in `stranger`: Node would drop the connection without telling anybody why.
+    rejectUnauthorized: false,
     ALPNProtocols: ['h2'],
     handshakeTimeout: LIMITS.handshakeMs,
     // A resumed session would skip the look at the client's certificate, which may have expired since.
@@ -39,13 +40,17 @@ export async function listen(options: {
   server.on('drop', () => refusals.refuse('too many connections', { limit: LIMITS.connections }));
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
     const code = 'code' in error ? String(error.code) : '';
-    refusals.refuse(reason(code), { code, detail: error.message.slice(0, 200), peer: peer(socket) });
+    refusals.refuse(HANDSHAKE_REASONS[code] ?? 'TLS handshake failed', {
+      code,
+      detail: error.message.slice(0, 200),
+      peer: peer(socket),
+    });
   });
   server.on('secureConnection', (socket: TLSSocket) => {
     socket.on('error', () => socket.destroy());
-    const certificate = socket.getPeerCertificate();
-    if (!namesOnly(certificate.subjectaltname, daemonUri(options.cluster))) {
-      refusals.refuse('the certificate is not the daemon’s', { peer: peer(socket), name: certificate.subjectaltname });
+    const why = stranger(socket, options.cluster);
+    if (why) {
+      refusals.refuse(why, { peer: peer(socket), name: socket.getPeerCertificate().subjectaltname?.slice(0, 300) });
       socket.destroy();
       return;
     }
@@ -76,8 +81,19 @@ async function started(server: NetServer, host: string, port: number): Promise<v
   await promise;
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: 'a stranger: no client certificate',
+/** Why this peer is not our daemon; undefined when it is. */
+function stranger(socket: TLSSocket, cluster: string): string | undefined {
+  const certificate = socket.getPeerX509Certificate();
+  if (!certificate) return 'a stranger: no client certificate';
+  if (!socket.authorized) {
+    const error: unknown = socket.authorizationError;
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    return CHAIN_REASONS[code] ?? `wrong CA (${code})`;
+  }
+  return namesOnly(certificate.subjectAltName, daemonUri(cluster)) ? undefined : 'the certificate is not the daemon’s';
+}
+
+const CHAIN_REASONS: Readonly<Record<string, string>> = {
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'wrong CA',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'wrong CA',
   SELF_SIGNED_CERT_IN_CHAIN: 'wrong CA',
@@ -86,16 +102,15 @@ const REASONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'expired certificate',
   CERT_NOT_YET_VALID: 'certificate not valid yet; is the clock of this machine right?',
   INVALID_PURPOSE: 'the certificate is not for clients',
+};
+
+const HANDSHAKE_REASONS: Readonly<Record<string, string>> = {
   ERR_SSL_WRONG_VERSION_NUMBER: 'not TLS',
   ERR_SSL_HTTP_REQUEST: 'not TLS',
   ERR_SSL_UNSUPPORTED_PROTOCOL: 'TLS older than 1.3',
   ERR_TLS_HANDSHAKE_TIMEOUT: 'no handshake in time',
   ECONNRESET: 'the peer left during the handshake',
 };
-
-function reason(code: string): string {
-  return REASONS[code] ?? 'TLS handshake failed';
-}
 
 function peer(socket: Socket): string {
   return `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`;

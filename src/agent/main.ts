@@ -57,11 +57,11 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
     refusals,
     onConnection: (socket) => injector.injectConnection(socket),
   });
-  incoming.listen(options.images.host, options.images.port);
+  const imagesPort = await incoming.listen(options.images.host, options.images.port);
   phases.mark('listening');
   log.info('listening', {
     port: listener.port,
-    images: incoming.address,
+    imagesPort,
     version: VERSION,
     enrolled: identity.enrolled,
     sandboxId: userData.sandboxId,

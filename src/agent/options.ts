@@ -82,10 +82,12 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
       containerd: { type: 'string' },
       streaming: { type: 'string', default: '127.0.0.1:10010' },
       images: { type: 'string', default: '127.0.0.1:5000' },
-      date: { type: 'string', default: 'date' },
-      'power-off': { type: 'string', default: 'poweroff' },
+      date: { type: 'string' },
+      'power-off': { type: 'string' },
     },
   });
+  // An agent below another root is on somebody's host: it must neither set its clock nor switch it off.
+  const moved = values.root !== '/';
   const at = (path: string): string => join(values.root, path);
   return {
     listen: endpoint(values.listen),
@@ -105,8 +107,8 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     imageDigestFile: at('/usr/lib/infralet/image-digest'),
     hostnameFile: at('/proc/sys/kernel/hostname'),
     entropyFile: at('/dev/urandom'),
-    dateCommand: values.date,
-    powerOffCommand: values['power-off'],
+    dateCommand: values.date ?? (moved ? 'true' : 'date'),
+    powerOffCommand: values['power-off'] ?? (moved ? 'true' : 'poweroff'),
   };
 }
 
