@@ -7,6 +7,7 @@ import type { PodLink } from '../cloud/contract.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { type CniCall, cniAdd, cniCheck, cniDel, findPlugin } from './cni.ts';
 import { loadConflist } from './conflist.ts';
+import { removeMasquerade } from './iptables.ts';
 import { joinTap } from './join.ts';
 import { addNetns, deleteNetns, findLink, netnsExists, netnsName, netnsPath } from './netns.ts';
 import type { PodNetwork, PodNetworkResult, PodNetworkSpec } from './pod-network.ts';
@@ -128,7 +129,9 @@ export class CniNetwork implements PodNetwork {
       await this.#store.write(id, { ...marker, state: { kind: 'deleting', result, remaining } });
     };
     if (state.kind !== 'deleting') await note(remaining);
+    const lost = !(await netnsExists(netns));
     await cniDel(this.#call(id, marker), result, remaining, note, signal);
+    if (lost) await removeMasquerade(id, signal);
     await deleteNetns(netns, signal);
     await this.#store.remove(id);
   }
