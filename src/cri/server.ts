@@ -10,6 +10,9 @@ import { implementation, withItemwiseLists } from './service.ts';
 import { slowMs } from './slow.ts';
 import { IMAGE_TABLE, RUNTIME_TABLE } from './table.ts';
 
+/** Answers that were just given have this long to reach clients that are slow to read. */
+const CLOSE_MS = 1000;
+
 export interface CriServer extends AsyncDisposable {
   /** Path of the unix socket. */
   readonly socket: string;
@@ -51,8 +54,11 @@ export async function createCriServer(deps: CriDeps): Promise<CriServer> {
     listener.stop();
     const cut = await calls.drain(config.server.drain, clock);
     if (cut > 0) log.warn('calls were cut at shutdown', { calls: cut });
-    await flushed();
+    // Tells clients to go and closes each connection when its last answer is out.
     injector.destroy();
+    const late = new AbortController();
+    await Promise.race([listener.quiet(), clock.sleep(CLOSE_MS, late.signal).catch(() => undefined)]);
+    late.abort();
     await listener[Symbol.asyncDispose]();
     grpc.forceShutdown();
   };
@@ -69,11 +75,4 @@ export async function createCriServer(deps: CriDeps): Promise<CriServer> {
     drain,
     [Symbol.asyncDispose]: drain,
   };
-}
-
-/** Lets answers that were just given reach their sockets before these are closed. */
-async function flushed(): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  setImmediate(() => setImmediate(resolve));
-  await promise;
 }

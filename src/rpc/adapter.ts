@@ -43,22 +43,21 @@ export function unary<Request, Response>(
 ): handleUnaryCall<Request, Response> {
   return (call, callback) => {
     void (async () => {
-      let failure: InfraletError | undefined;
-      let response: Response | undefined;
       try {
+        // Disposed of, which marks the end of the call, only after the answer has been handed over.
         using context = begin(options, 'unary', rpc, call);
         try {
-          response = await withinCall(handle(call.request, context), context.signal);
+          const response = await withinCall(handle(call.request, context), context.signal);
           context.ended();
+          callback(null, response);
         } catch (error) {
-          failure = callError(error, context.signal);
+          const failure = callError(error, context.signal);
           context.ended(failure);
+          callback(toStatus(failure));
         }
       } catch (error) {
-        failure = InfraletError.from(error);
+        callback(toStatus(InfraletError.from(error)));
       }
-      if (failure) callback(toStatus(failure));
-      else callback(null, response);
     })();
   };
 }

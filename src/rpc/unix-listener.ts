@@ -12,6 +12,8 @@ export interface UnixListener extends AsyncDisposable {
   readonly path: string;
   /** Accepts no more connections and removes the socket file; those accepted stay. */
   stop(): void;
+  /** Resolves when no connection is left. */
+  quiet(): Promise<void>;
 }
 
 export interface UnixListenerOptions {
@@ -45,23 +47,28 @@ export async function listenUnix(options: UnixListenerOptions): Promise<UnixList
     await listen(server, path);
   }
   server.on('error', options.onError);
+  const quiet = async (): Promise<void> => {
+    await Promise.all([...connections].map(closed));
+  };
   await chmod(path, options.mode);
   return {
     path,
     stop: () => {
       if (server.listening) server.close();
     },
+    quiet,
     [Symbol.asyncDispose]: async () => {
       if (server.listening) server.close();
-      const closed = [...connections].map(async (socket) => {
-        const { promise, resolve } = Promise.withResolvers<void>();
-        socket.once('close', () => resolve());
-        socket.destroy();
-        await promise;
-      });
-      await Promise.all(closed);
+      for (const socket of connections) socket.destroy();
+      await quiet();
     },
   };
+}
+
+async function closed(socket: Socket): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  socket.once('close', () => resolve());
+  await promise;
 }
 
 async function listen(server: Server, path: string): Promise<void> {
