@@ -15,12 +15,10 @@ import type { Grants } from './grants.ts';
 import type { Descriptor } from './manifest.ts';
 import { parseRange } from './range.ts';
 
-/** Connections of one guest at once; containerd opens three per image. */
+/** Connections of one guest at once; containerd opens three per image. Idle ones cost a few kB and end with the tunnel. */
 const MAX_CONNECTIONS = 32;
 /** containerd's requests have less than 1 kB of headers. */
 const MAX_HEADERS = 8192;
-/** Milliseconds without a byte after which a connection is given up. */
-const IDLE = 120_000;
 const CHUNK = 256 * 1024;
 const PATH = /^\/v2\/([a-z0-9]{1,64})\/(manifests|blobs)\/([\w.:-]{1,128})$/;
 
@@ -36,7 +34,7 @@ export class GuestRegistry implements AsyncDisposable {
     this.#blobs = blobs;
     this.#grants = grants;
     this.#log = log;
-    this.#server = createServer({ maxHeaderSize: MAX_HEADERS, keepAliveTimeout: IDLE }, (request, response) => {
+    this.#server = createServer({ maxHeaderSize: MAX_HEADERS }, (request, response) => {
       void this.#answer(request, response).catch((error: unknown) => {
         this.#log.debug('a guest image transfer broke off', { url: request.url, error: errorMessage(error) });
         response.destroy();

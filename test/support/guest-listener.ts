@@ -1,16 +1,17 @@
 /** Stands for the tunnel: a loopback port whose connections are handed to the image service as one sandbox's. */
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import type { SandboxId } from '../../src/base/ids.ts';
 import type { ImageService } from '../../src/image/service.ts';
 
-/** `plain`: hand over a bare Duplex instead of the socket, as the tunnel does. */
 export async function listenForGuest(
   images: ImageService,
   sandboxId: SandboxId,
 ): Promise<AsyncDisposable & { readonly host: string }> {
+  const sockets = new Set<Socket>();
   const server = createServer((socket) => {
+    sockets.add(socket);
     // The tunnel is no net.Socket: no setTimeout, no remoteAddress. Whoever needs those must fail here.
     const tunnel = new Duplex({
       read: () => void socket.resume(),
@@ -26,7 +27,10 @@ export async function listenForGuest(
     });
     socket.on('end', () => void tunnel.push(null));
     socket.on('error', () => tunnel.destroy());
-    socket.on('close', () => tunnel.destroy());
+    socket.on('close', () => {
+      sockets.delete(socket);
+      tunnel.destroy();
+    });
     images.serveGuest(sandboxId, tunnel);
   });
   server.listen(0, '127.0.0.1');
@@ -36,6 +40,7 @@ export async function listenForGuest(
   return {
     host: `127.0.0.1:${address.port}`,
     [Symbol.asyncDispose]: async () => {
+      for (const socket of sockets) socket.destroy();
       server.close();
       await once(server, 'close');
     },
