@@ -1,10 +1,10 @@
 /** What `doctor` looks for on this host apart from the provider's own findings. */
 import { access, constants, readdir, readFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
-import { z } from 'zod';
-import { hasErrno } from '../base/errors.ts';
+import { hasErrno, InfraletError } from '../base/errors.ts';
 import type { Check } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
+import { loadConflist } from '../network/conflist.ts';
 
 /** Debian package that brings each program. */
 const PROGRAMS = {
@@ -13,9 +13,6 @@ const PROGRAMS = {
   iptables: 'iptables',
   nsenter: 'util-linux',
 } as const;
-
-/** What the embedded network uses. */
-const EMBEDDED_PLUGINS = ['bridge', 'host-local', 'portmap'] as const;
 
 export async function hostChecks(config: Config, path: string = process.env['PATH'] ?? ''): Promise<readonly Check[]> {
   const checks = await Promise.all([
@@ -66,35 +63,25 @@ async function which(program: string, path: string): Promise<string | undefined>
   return undefined;
 }
 
-const conflistSchema = z.object({ name: z.string(), plugins: z.array(z.object({ type: z.string() })).min(1) });
-
 async function network(config: Config): Promise<Check> {
   const name = 'pod network: CNI';
-  const { confDir, binDirs } = config.network;
-  const file = (await names(confDir)).filter((entry) => entry.endsWith('.conflist')).sort()[0];
-  let plugins: readonly string[] = EMBEDDED_PLUGINS;
-  let source = 'the embedded network';
-  if (file !== undefined) {
-    source = join(confDir, file);
-    const parsed = conflistSchema.safeParse(await json(source));
-    if (!parsed.success) {
-      return {
-        name,
-        ok: false,
-        detail: `${source} is not a CNI configuration list`,
-        fix: `correct or remove ${source}`,
-      };
-    }
-    plugins = parsed.data.plugins.map(({ type }) => type);
+  const { confDir, cacheDir, binDirs } = config.network;
+  let plugins: readonly string[];
+  try {
+    const conflist = await loadConflist(confDir, cacheDir);
+    plugins = conflist.plugins.flatMap(({ type, ipam }) => (ipam?.type === undefined ? [type] : [type, ipam.type]));
+  } catch (error) {
+    const { message, hint } = InfraletError.from(error);
+    return { name, ok: false, detail: message, ...(hint === undefined ? {} : { fix: hint }) };
   }
   const present = new Set((await Promise.all(binDirs.map(names))).flat());
   const missing = plugins.filter((plugin) => !present.has(plugin));
   return missing.length === 0
-    ? { name, ok: true, detail: `${source} with ${plugins.join(', ')}` }
+    ? { name, ok: true, detail: `${confDir}: ${plugins.join(', ')}` }
     : {
         name,
         ok: false,
-        detail: `${source} needs ${missing.join(', ')}, not found in ${binDirs.join(', ')}`,
+        detail: `${confDir} needs ${missing.join(', ')}, not found in ${binDirs.join(', ')}`,
         fix: 'apt-get install containernetworking-plugins (or install your plugin into one of network.binDirs)',
       };
 }

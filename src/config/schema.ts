@@ -65,7 +65,10 @@ const image = z.strictObject({
 });
 
 const network = z.strictObject({
-  confDir: z.string().default('/etc/cni/net.d').describe('First *.conflist (by name) is used, as with any runtime.'),
+  confDir: z
+    .string()
+    .default('/etc/cni/net.d')
+    .describe('First *.conflist (by name) is used, as with any runtime; `embedded`: a bridge of our own.'),
   binDirs: z.array(z.string()).default(['/opt/cni/bin', '/usr/lib/cni']).describe('Where CNI plugins are looked for.'),
   cacheDir: z.string().default('/var/lib/cni').describe("State of CNI plugins such as host-local's addresses."),
   timeout: duration('60s').describe('One CNI call; IPAM daemons of clouds take seconds.'),

@@ -76,7 +76,7 @@ describe('the program', () => {
     const file = join(directory, 'doctor.yaml');
     await writeFile(
       file,
-      `stateDir: ${directory}/state\nimage: {skopeo: no-such-skopeo}\nnetwork: {binDirs: [${directory}]}\n`,
+      `stateDir: ${directory}/state\nimage: {skopeo: no-such-skopeo}\nnetwork: {confDir: embedded, binDirs: [${directory}]}\n`,
     );
     const { code, stdout } = await infralet('doctor', '--json', '--config', file);
     expect(code).toBe(1);
