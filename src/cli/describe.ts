@@ -59,7 +59,7 @@ export async function describe(
         ),
   );
   section(io, 'Last error', printable(info.lastError));
-  section(io, 'Console (its end; written by the guest)', printable(info.consoleTail).trimEnd());
+  section(io, 'Console (its end; written by the guest)', consoleText(info.consoleTail));
 }
 
 function machineFacts({ machine }: SandboxInfo): readonly (readonly [string, string])[] {
@@ -73,6 +73,13 @@ function machineFacts({ machine }: SandboxInfo): readonly (readonly [string, str
     ],
     ['Disk', `${formatBytes(machine.diskBytes)}${usage ? `, ${formatBytes(usage.diskBytes)} used on this node` : ''}`],
   ];
+}
+
+/** Providers drop control characters from consoles; what is left of colour codes is only noise. */
+function consoleText(tail: string): string {
+  return printable(tail)
+    .replaceAll(/\[\d*(;\d+)*m/g, '')
+    .trimEnd();
 }
 
 function section(io: Io, title: string, text: string): void {

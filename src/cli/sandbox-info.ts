@@ -47,11 +47,18 @@ export async function sandboxInfo(cri: CriClient, podSandboxId: string, limits: 
   return infoOfStatus(info);
 }
 
-/** The timeline as text: each phase with its milliseconds, aligned, and the sum. */
+/** The timeline as text: when each phase was reached, in milliseconds since the pod was asked for, and how long it took. */
 export function formatTimeline(timeline: readonly Phase[]): string {
-  const total = timeline.reduce((sum, { ms }) => sum + ms, 0);
-  const rows = [...timeline, { phase: 'total', ms: total }];
-  const name = Math.max(...rows.map((row) => row.phase.length));
-  const figure = Math.max(...rows.map((row) => String(Math.round(row.ms)).length));
-  return rows.map((row) => `${row.phase.padEnd(name)}  ${String(Math.round(row.ms)).padStart(figure)} ms`).join('\n');
+  const rows = timeline.map(({ phase, ms }, index) => ({
+    phase,
+    at: String(Math.round(ms)),
+    took: String(Math.round(ms - (timeline[index - 1]?.ms ?? 0))),
+  }));
+  const width = (cells: readonly string[]): number => Math.max(0, ...cells.map((cell) => cell.length));
+  const name = width(rows.map((row) => row.phase));
+  const at = width(rows.map((row) => row.at));
+  const took = width(rows.map((row) => row.took));
+  return rows
+    .map((row) => `${row.phase.padEnd(name)}  ${row.at.padStart(at)} ms  (+${row.took.padStart(took)})`)
+    .join('\n');
 }

@@ -171,7 +171,7 @@ describe('describe and image load, through the admin socket', () => {
     await runCommand(['describe', ID, '--config', config], io);
     expect(io.stdout()).toContain('Pod:     shop/web\n');
     expect(io.stdout()).toContain('State:   ready (ready)\n');
-    expect(io.stdout()).toContain('  launch   120 ms\n  kernel  2500 ms\n');
+    expect(io.stdout()).toContain('  launch   120 ms  (+ 120)\n  kernel  2500 ms  (+2380)\n');
     expect(io.stdout()).toMatch(/c{13} +nginx +running +9\ds +registry\.example\/nginx:1/);
     expect(io.stdout()).toContain('  [    0.1] boot\n  login\n');
     expect(io.stdout()).toContain('Last error:\n  none\n');
