@@ -4,24 +4,15 @@
  * wrong with the peer is kept as an error with a code.
  */
 import type { Socket } from 'node:net';
-import { createSecureContext, type TLSSocket, connect as tlsConnect } from 'node:tls';
+import { createSecureContext, type TLSSocket } from 'node:tls';
 import { CallCredentials, ChannelCredentials } from '@grpc/grpc-js';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { NodePki } from '../pki/authority.ts';
 import { namesOnly } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { type HandshakeTimes, hedgedHandshake } from './handshake.ts';
 
 type SecureConnector = ReturnType<ChannelCredentials['_createSecureConnector']>;
-
-export interface HandshakeTimes {
-  /**
-   * For the agent's first byte. A port forwarder (QEMU's user network, a cloud's proxy) accepts for a machine that is
-   * still booting and stays silent; a new connection gets through much sooner than the old one's retransmissions.
-   */
-  readonly firstByteMs: number;
-  /** For the whole handshake; generous, since an emulated machine is slow. */
-  readonly handshakeMs: number;
-}
 
 /** The peer that stood at the other end of the last handshake. */
 export interface Peer {
@@ -78,59 +69,38 @@ export class AgentCredentials extends ChannelCredentials {
       cert: client.certificate,
       minVersion: 'TLSv1.3',
     });
-    const tls = tlsConnect({
-      socket,
-      secureContext,
-      ALPNProtocols: ['h2'],
-      // Both are decided in #check, where the reason can be told.
-      rejectUnauthorized: false,
-      checkServerIdentity: () => undefined,
-    });
     try {
-      await this.#secured(tls, socket);
-      this.#check(tls);
-      return tls;
+      const tls = await hedgedHandshake(socket, secureContext, this.#times);
+      try {
+        this.#watchVerdict(tls);
+        this.#check(tls);
+        return tls;
+      } catch (error) {
+        tls.destroy();
+        throw error;
+      }
     } catch (error) {
-      tls.destroy();
       if (error instanceof InfraletError && error.code === 'PERMISSION_DENIED') this.#refuse(error);
       throw error;
     }
   }
 
+  /** In TLS 1.3 the server judges our certificate after the client's handshake is done: its verdict is an alert. */
+  #watchVerdict(tls: TLSSocket): void {
+    tls.on('error', (error: Error) => {
+      if (!('code' in error) || !/^ERR_SSL_.*ALERT/.test(String(error.code))) return;
+      this.#refuse(
+        new InfraletError('PERMISSION_DENIED', `the agent refuses this daemon: ${String(error.code)}`, {
+          cause: error,
+          hint: 'the machine trusts another CA (was the state directory replaced?) or its clock is wrong; replace it',
+        }),
+      );
+    });
+  }
+
   #refuse(error: InfraletError): void {
     this.refusal = error;
     this.#log.warn('refused', { reason: error.message, ...error.context });
-  }
-
-  async #secured(tls: TLSSocket, socket: Socket): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const late = (what: string, ms: number): void =>
-      reject(new InfraletError('UNAVAILABLE', `the agent does not answer yet: no ${what} within ${ms} ms`));
-    const first = setTimeout(() => {
-      if (socket.bytesRead === 0) late('byte', this.#times.firstByteMs);
-    }, this.#times.firstByteMs);
-    const whole = setTimeout(() => late('TLS handshake', this.#times.handshakeMs), this.#times.handshakeMs);
-    const onError = (error: Error): void =>
-      reject(new InfraletError('UNAVAILABLE', `no connection to the agent: ${error.message}`, { cause: error }));
-    const onClose = (): void => onError(new Error('the connection was closed during the handshake'));
-    tls.once('secureConnect', resolve).once('error', onError).once('close', onClose);
-    try {
-      await promise;
-    } finally {
-      clearTimeout(first);
-      clearTimeout(whole);
-      tls.off('error', onError).off('close', onClose);
-      // In TLS 1.3 the server judges our certificate after the client's handshake is done: its verdict is an alert.
-      tls.on('error', (error: Error) => {
-        if (!('code' in error) || !/^ERR_SSL_.*ALERT/.test(String(error.code))) return;
-        this.#refuse(
-          new InfraletError('PERMISSION_DENIED', `the agent refuses this daemon: ${String(error.code)}`, {
-            cause: error,
-            hint: 'the machine trusts another CA (was the state directory replaced?) or its clock is wrong; replace it',
-          }),
-        );
-      });
-    }
   }
 
   #check(tls: TLSSocket): void {

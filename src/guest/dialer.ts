@@ -8,10 +8,11 @@ import type { Logger } from '../telemetry/log.ts';
 import { unary } from './calls.ts';
 import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from './channel.ts';
 import { type AgentAddress, clientFactory } from './client.ts';
-import { AgentCredentials, type HandshakeTimes } from './credentials.ts';
+import { AgentCredentials } from './credentials.ts';
 import { type CriCodec, createCriCodec } from './cri-codec.ts';
 import { enrolAgent, type TokenStore } from './enrol.ts';
 import { GrpcAgentChannel } from './grpc-channel.ts';
+import type { HandshakeTimes } from './handshake.ts';
 import { encodeUserData, newToken } from './user-data.ts';
 
 export interface DialerOptions {
@@ -21,11 +22,11 @@ export interface DialerOptions {
   readonly maxMessage: number;
   readonly clock: Clock;
   readonly log: Logger;
-  /** @default one second for the first byte, ten for the handshake */
+  /** @default half a second until another connection is tried, ten seconds for the handshake */
   readonly times?: HandshakeTimes;
 }
 
-const TIMES: HandshakeTimes = { firstByteMs: 1000, handshakeMs: 10_000 };
+const TIMES: HandshakeTimes = { firstByteMs: 500, handshakeMs: 10_000 };
 
 export function createDialer(options: DialerOptions): ChannelDialer {
   const { pki, tokens, clock } = options;

@@ -12,7 +12,7 @@ import type { NodePki } from '../../../src/pki/authority.ts';
 import { agentUri } from '../../../src/rpc/agent-protocol.ts';
 import { AgentWorld, newIdentity, soon } from '../../support/agent/machine.ts';
 
-const TIMES = { firstByteMs: 1000, handshakeMs: 5000 };
+const TIMES = { firstByteMs: 500, handshakeMs: 5000 };
 
 /** Connects and tells how the connection ended: in TLS 1.3 a server refuses a client after the client's handshake. */
 async function outcome(options: ConnectionOptions): Promise<string> {
@@ -244,7 +244,7 @@ test('an agent killed with -9 comes back enrolled, its key readable by nobody el
 
 test('an agent that does not listen is UNAVAILABLE, also behind a forwarder that accepts for it', async () => {
   await using world = await AgentWorld.create();
-  const dialer = world.dialer(await world.pki());
+  const dialer = world.dialer(await world.pki(), { times: { firstByteMs: 100, handshakeMs: 1000 } });
   const { createServer } = await import('node:net');
   const mute = createServer(() => undefined);
   await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
@@ -259,4 +259,34 @@ test('an agent that does not listen is UNAVAILABLE, also behind a forwarder that
   await expect(dialer.connect({ host: '127.0.0.1', port: 1 }, newIdentity(), soon())).rejects.toMatchObject({
     code: 'UNAVAILABLE',
   });
+});
+
+test('a forwarder that swallows the first connections delays enrolment by little, a slow one does not prevent it', async () => {
+  await using world = await AgentWorld.create();
+  const dialer = world.dialer(await world.pki(), { times: { firstByteMs: 100, handshakeMs: 5000 } });
+  const { createServer, connect } = await import('node:net');
+  for (const [swallowed, delayMs] of [
+    [3, 0],
+    [0, 1000],
+  ] as const) {
+    const identity = newIdentity();
+    const token = dialer.newToken();
+    const machine = await world.machine(dialer.userData(token, identity));
+    let seen = 0;
+    const forwarder = createServer((socket) => {
+      seen += 1;
+      socket.on('error', () => undefined);
+      if (seen <= swallowed) return;
+      setTimeout(() => {
+        const onward = connect(machine.address).on('error', () => undefined);
+        socket.pipe(onward).pipe(socket);
+      }, delayMs);
+    });
+    await new Promise<void>((resolve) => forwarder.listen(0, '127.0.0.1', resolve));
+    world.use({ [Symbol.dispose]: () => void forwarder.close() });
+    const address = forwarder.address();
+    const port = typeof address === 'object' && address ? address.port : 0;
+    world.use(await dialer.enrol({ host: '127.0.0.1', port }, identity, token, soon()));
+    expect(seen).toBeGreaterThan(swallowed);
+  }
 });

@@ -52,13 +52,17 @@ export class AgentWorld implements AsyncDisposable {
     };
   }
 
-  dialer(pki: NodePki, options: { readonly maxMessage?: number; readonly clock?: Clock } = {}): ChannelDialer {
+  dialer(
+    pki: NodePki,
+    options: { readonly maxMessage?: number; readonly clock?: Clock; readonly times?: HandshakeTimes } = {},
+  ): ChannelDialer {
     return createDialer({
       pki,
       tokens: this.tokens,
       maxMessage: options.maxMessage ?? 16 * 1024 * 1024,
       clock: options.clock ?? systemClock,
       log: this.log,
+      ...(options.times ? { times: options.times } : {}),
     });
   }
 
