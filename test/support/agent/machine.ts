@@ -10,6 +10,7 @@ import { type Clock, systemClock, until } from '../../../src/base/time.ts';
 import type { AgentChannel, ChannelDialer, MachineIdentity } from '../../../src/guest/channel.ts';
 import { createDialer } from '../../../src/guest/dialer.ts';
 import type { TokenStore } from '../../../src/guest/enrol.ts';
+import type { HandshakeTimes } from '../../../src/guest/handshake.ts';
 import { type NodePki, openPki, type PkiOptions } from '../../../src/pki/authority.ts';
 import type { Logger } from '../../../src/telemetry/log.ts';
 import { FakeContainerd } from './containerd.ts';
