@@ -22,6 +22,8 @@ export interface DemoDeps {
   readonly cri: CriClient;
   readonly admin: AdminClient;
   readonly image: DemoImage;
+  /** The configuration file as the user gave it, for the commands that are shown. */
+  readonly configFile: string | undefined;
 }
 
 const LABEL = 'infralet.dev/demo';
@@ -32,8 +34,10 @@ const SCRIPT = [
   'echo "kernel $(uname -r), $(grep -c ^processor /proc/cpuinfo) CPU, $(free -m | awk \'/^Mem/ {print $2}\') MiB of memory"',
   'echo "address $(ip -4 -o addr show dev eth0 | awk \'{print $4}\')"',
   `echo ${LAST_LINE}`,
-  'exec sleep 1000000',
-].join('; ');
+  // A shell as process 1 must ask for SIGTERM to end by it; `wait` lets the trap run at once.
+  "trap 'exit 0' TERM",
+  'while :; do sleep 3600 & wait $!; done',
+].join('\n');
 
 /** Booting plus some: a slow host under software emulation. */
 const RUN_MS = 240_000;
@@ -81,7 +85,7 @@ export async function runDemo(deps: DemoDeps, config: Config, io: Io): Promise<A
   line(io.out, indent(formatTimeline(info.timeline)));
   line(io.out, 'Its output:');
   line(io.out, indent(printable(output)));
-  line(io.out, usage(config, podSandboxId, containerId));
+  line(io.out, usage(deps, config, podSandboxId, containerId));
   return stack.move();
 }
 
@@ -144,16 +148,17 @@ export function parseCriLog(content: string): readonly string[] {
   return lines;
 }
 
-function usage(config: Config, podSandboxId: string, containerId: string): string {
+function usage({ configFile }: DemoDeps, config: Config, podSandboxId: string, containerId: string): string {
   const endpoint = `unix://${config.server.socket}`;
   const crictl = `crictl -r ${endpoint} -i ${endpoint} -t 180s`;
+  const option = configFile === undefined ? '' : ` --config ${configFile}`;
   return [
     '',
     'The daemon serves until Ctrl-C. In another terminal (crictl comes with cri-tools):',
     `  ${crictl} pods`,
     `  ${crictl} logs ${containerId.slice(0, 13)}`,
     `  ${crictl} exec -it ${containerId.slice(0, 13)} /bin/sh`,
-    '  npm run infralet ps',
-    `  npm run infralet describe ${podSandboxId.slice(0, 13)}`,
+    `  npm run infralet -- ps${option}`,
+    `  npm run infralet -- describe ${podSandboxId.slice(0, 13)}${option}`,
   ].join('\n');
 }

@@ -46,7 +46,7 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .option('--demo', 'run a demo pod and print how its machine booted', false)
     .action(async (options: ConfigOption & { readonly demo: boolean }) => {
       const { serveCommand } = await import('./serve-command.ts');
-      await serveCommand(await load(options), io, options.demo);
+      await serveCommand(await load(options), io, options);
     });
 
   program

@@ -3,12 +3,20 @@ import type { Config } from '../config/schema.ts';
 import type { Io } from './io.ts';
 import { serve } from './serve.ts';
 
-export async function serveCommand(config: Config, io: Io, demo: boolean): Promise<void> {
+export async function serveCommand(
+  config: Config,
+  io: Io,
+  options: { readonly demo: boolean; readonly config?: string },
+): Promise<void> {
   const { startDaemon } = await import('../daemon.ts');
-  await serve(config, io, { startDaemon, demo: demo ? demoOf : undefined, terminal: process.stderr.isTTY });
+  await serve(config, io, {
+    startDaemon,
+    demo: options.demo ? (settings, to) => demoOf(settings, to, options.config) : undefined,
+    terminal: process.stderr.isTTY,
+  });
 }
 
-async function demoOf(config: Config, io: Io): Promise<AsyncDisposable> {
+async function demoOf(config: Config, io: Io, configFile: string | undefined): Promise<AsyncDisposable> {
   const [{ runDemo }, { connectCri }, { connectAdmin }, image] = await Promise.all([
     import('./demo.ts'),
     import('./cri-client.ts'),
@@ -18,6 +26,8 @@ async function demoOf(config: Config, io: Io): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
   const cri = stack.use(connectCri(config.server.socket));
   const admin = stack.use(connectAdmin(config.server.socket));
-  stack.use(await runDemo({ cri, admin, image: { name: image.DEMO_IMAGE, make: image.makeDemoImage } }, config, io));
+  stack.use(
+    await runDemo({ cri, admin, image: { name: image.DEMO_IMAGE, make: image.makeDemoImage }, configFile }, config, io),
+  );
   return stack.move();
 }
