@@ -79,6 +79,8 @@ export class QemuProvider implements Provider {
       signal.throwIfAborted();
       await provider.#adopt(id);
     }
+    // Takes a third of a second: done when the first machine is asked for. A failure shows again then.
+    if (config.accel !== 'kvm') provider.#tscKhz(provider.#closing.signal).catch(() => undefined);
     return provider;
   }
 
@@ -95,6 +97,7 @@ export class QemuProvider implements Provider {
   }
 
   async describe(query: DescribeQuery, signal: AbortSignal): Promise<readonly Instance[]> {
+    signal.throwIfAborted();
     const ids = query.by === 'ids' ? query.ids.filter(isMachineId) : await listMachines(this.#machinesDir);
     const found: Instance[] = [];
     for (const id of new Set(ids)) {

@@ -1,0 +1,138 @@
+/**
+ * A provider whose machines are records in memory: what the contract asks for, at once and for nothing. For tests of all
+ * that stands above providers, and to read as the smallest example of one.
+ */
+import { createHash } from 'node:crypto';
+import { InfraletError } from '../../src/base/errors.ts';
+import { type InstanceId, parseInstanceId } from '../../src/base/ids.ts';
+import { abortable } from '../../src/base/keyed-lock.ts';
+import type {
+  Check,
+  DescribeQuery,
+  Fault,
+  Instance,
+  LaunchRequest,
+  LaunchResult,
+  Provider,
+  ProviderContext,
+} from '../../src/cloud/contract.ts';
+import type { FakeConfig } from './config.ts';
+import { FakeError, type FaultPlan } from './faults.ts';
+
+interface Machine {
+  readonly instance: Instance;
+  readonly console: string;
+  readonly stopped: Promise<string>;
+  readonly stop: (reason: string) => void;
+}
+
+export class FakeProvider implements Provider {
+  readonly name = 'fake';
+  readonly #config: FakeConfig;
+  readonly #context: ProviderContext;
+  readonly #faults: FaultPlan;
+  readonly #machines = new Map<InstanceId, Machine>();
+
+  constructor(config: FakeConfig, context: ProviderContext, faults: FaultPlan) {
+    this.#config = config;
+    this.#context = context;
+    this.#faults = faults;
+  }
+
+  async launch(batch: readonly LaunchRequest[], signal: AbortSignal): Promise<readonly LaunchResult[]> {
+    return await Promise.all(
+      batch.map(async (request): Promise<LaunchResult> => {
+        try {
+          return { token: request.token, ok: true, instance: await this.#launchOne(request, signal) };
+        } catch (error) {
+          return { token: request.token, ok: false, error };
+        }
+      }),
+    );
+  }
+
+  async describe(query: DescribeQuery, signal: AbortSignal): Promise<readonly Instance[]> {
+    await this.#call('describe', signal);
+    const all = [...this.#machines.values()].map(({ instance }) => instance);
+    if (query.by === 'ids') return all.filter(({ id }) => query.ids.includes(id));
+    return all.filter(({ tags }) => Object.entries(query.tags).every(([key, value]) => tags[key] === value));
+  }
+
+  async terminate(ids: readonly InstanceId[], signal: AbortSignal): Promise<void> {
+    await this.#call('terminate', signal);
+    for (const id of ids) {
+      this.#machines.get(id)?.stop('terminated');
+      this.#machines.delete(id);
+    }
+  }
+
+  classify(error: unknown): Fault {
+    const { message, code } = InfraletError.from(error);
+    if (error instanceof FakeError) return { kind: error.kind, message };
+    return { kind: code === 'INVALID_ARGUMENT' ? 'invalid' : 'transient', message };
+  }
+
+  async console(id: InstanceId, maxBytes: number, signal: AbortSignal): Promise<string> {
+    await this.#call('console', signal);
+    return this.#machines.get(id)?.console.slice(-maxBytes) ?? '';
+  }
+
+  async exits(id: InstanceId, signal: AbortSignal): Promise<string> {
+    const machine = this.#machines.get(id);
+    return machine ? await abortable(machine.stopped, signal) : 'the machine does not exist';
+  }
+
+  async doctor(signal: AbortSignal): Promise<readonly Check[]> {
+    signal.throwIfAborted();
+    return [{ name: 'fake', ok: true, detail: 'machines are records in memory; nothing runs in them' }];
+  }
+
+  /** Ends a machine the way a crash would; for tests. */
+  crash(id: InstanceId, reason: string): void {
+    const machine = this.#machines.get(id);
+    if (!machine) return;
+    this.#machines.set(id, { ...machine, instance: { ...machine.instance, state: 'stopped', reason } });
+    machine.stop(reason);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const machine of this.#machines.values()) machine.stop('the provider was closed');
+    this.#machines.clear();
+  }
+
+  async #launchOne(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
+    if (!/^[\x21-\x7e]{1,64}$/.test(request.token)) {
+      throw new InfraletError('INVALID_ARGUMENT', 'a launch token has 1 to 64 printable ASCII characters');
+    }
+    if (Buffer.byteLength(request.userData) > 4096) {
+      throw new InfraletError('INVALID_ARGUMENT', 'user data is larger than 4096 bytes');
+    }
+    await this.#call('launch', signal);
+    const id = parseInstanceId(`fake-${createHash('sha256').update(request.token).digest('hex').slice(0, 12)}`);
+    const existing = this.#machines.get(id);
+    if (existing) return existing.instance;
+    if (this.#machines.size >= this.#config.capacity) throw new FakeError('no-capacity', 'all fake machines are taken');
+    const { promise, resolve } = Promise.withResolvers<string>();
+    const instance: Instance = {
+      id,
+      token: request.token,
+      tags: { ...request.tags },
+      state: 'running',
+      reason: '',
+      launchedAt: this.#context.clock.now(),
+      shape: { ...request.shape },
+      agent: undefined,
+      podLink: undefined,
+    };
+    const console = `fake machine ${id} has started\n`;
+    this.#machines.set(id, { instance, console, stopped: promise, stop: resolve });
+    return instance;
+  }
+
+  /** What every call does first: take its time, and fail when a test says so. */
+  async #call(name: FaultPlan['calls'][number]['call'], signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (this.#config.delay > 0) await this.#context.clock.sleep(this.#config.delay, signal);
+    this.#faults.raise(name);
+  }
+}

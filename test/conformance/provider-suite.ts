@@ -1,0 +1,210 @@
+/**
+ * What every provider must do, whatever its machines are made of. A provider's author calls this from a test file with a
+ * way to open the provider; state must survive closing and opening again, unless the provider says it has none.
+ */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { InfraletError } from '../../src/base/errors.ts';
+import { type InstanceId, parseInstanceId } from '../../src/base/ids.ts';
+import {
+  FAULT_KINDS,
+  type Instance,
+  type LaunchRequest,
+  type LaunchResult,
+  type Provider,
+} from '../../src/cloud/contract.ts';
+
+export interface ProviderHarness extends AsyncDisposable {
+  /** Opens the provider over the harness's state; called again after closing it to look at what a restart finds. */
+  open(signal: AbortSignal): Promise<Provider>;
+  /** False when closing the provider forgets its machines. */
+  readonly durable: boolean;
+  /** Waits until the machine's console must have something. */
+  consoleReady(provider: Provider, id: InstanceId, signal: AbortSignal): Promise<string>;
+  /** What exists beside the provider's own answers: processes, files, devices. Empty when nothing does. */
+  leftovers(): Promise<readonly string[]>;
+}
+
+const SHAPE = { cpuMillis: 1000, memoryBytes: 256 * 2 ** 20, diskBytes: 2 ** 30 };
+
+export function providerSuite(name: string, makeHarness: () => Promise<ProviderHarness>): void {
+  describe(`provider ${name}`, () => {
+    const signal = AbortSignal.timeout(900_000);
+    let harness: ProviderHarness;
+    let provider: Provider;
+    let count = 0;
+
+    const request = (tags: Record<string, string> = {}): LaunchRequest => {
+      count += 1;
+      return { token: `conformance-${process.pid}-${count}`, tags, shape: SHAPE, userData: '{"version":1}' };
+    };
+    const launched = (results: readonly LaunchResult[], token: string): Instance => {
+      const result = results.find((entry) => entry.token === token);
+      if (!result?.ok) throw InfraletError.from(result?.error ?? `no result for ${token}`);
+      return result.instance;
+    };
+    const launch = async (asked: LaunchRequest): Promise<Instance> =>
+      launched(await provider.launch([asked], signal), asked.token);
+    const describeIds = async (...ids: InstanceId[]): Promise<readonly Instance[]> =>
+      (await provider.describe({ by: 'ids', ids }, signal)).filter(({ state }) => state !== 'terminated');
+
+    beforeEach(async () => {
+      harness = await makeHarness();
+      provider = await harness.open(signal);
+    });
+    afterEach(async () => {
+      const all = await provider.describe({ by: 'tags', tags: {} }, signal);
+      await provider.terminate(
+        all.map(({ id }) => id),
+        signal,
+      );
+      expect(await harness.leftovers()).toEqual([]);
+      await provider[Symbol.asyncDispose]();
+      await harness[Symbol.asyncDispose]();
+    });
+
+    test('has the name that the configuration uses', () => {
+      expect(provider.name).toBe(name);
+    });
+
+    test('launches a machine that carries what was asked for', async () => {
+      const asked = request({ 'infralet.dev/node': 'n1', 'infralet.dev/sandbox': 's1' });
+      const before = Date.now();
+      const instance = await launch(asked);
+      expect(instance).toMatchObject({ token: asked.token, tags: asked.tags, shape: SHAPE, reason: '' });
+      expect(['pending', 'running']).toContain(instance.state);
+      expect(instance.launchedAt).toBeGreaterThanOrEqual(before - 1000);
+      expect(await describeIds(instance.id)).toMatchObject([{ id: instance.id, token: asked.token, tags: asked.tags }]);
+    });
+
+    test('makes one machine per token, also when asked twice at once', async () => {
+      const asked = request();
+      const [first, second] = await Promise.all([launch(asked), launch(asked)]);
+      expect(second.id).toBe(first.id);
+      expect((await launch(asked)).id).toBe(first.id);
+      expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toHaveLength(1);
+    });
+
+    test('answers every request of a batch, and a bad one does not fail the others', async () => {
+      const [one, two] = [request(), request()];
+      const bad = { ...request(), userData: 'x'.repeat(5000) };
+      const worse = { ...request(), token: 't'.repeat(65) };
+      const results = await provider.launch([one, bad, two, worse], signal);
+      expect(results.map(({ token }) => token).sort()).toEqual([one, bad, two, worse].map(({ token }) => token).sort());
+      expect(launched(results, one.token).id).not.toBe(launched(results, two.token).id);
+      for (const { token } of [bad, worse]) {
+        const result = results.find((entry) => entry.token === token);
+        expect(result?.ok).toBe(false);
+        if (result && !result.ok) expect(provider.classify(result.error).kind).toBe('invalid');
+      }
+      expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toHaveLength(2);
+    });
+
+    test('describes by tags: all of them must match', async () => {
+      const [a, b] = [request({ node: 'n1', pod: 'a' }), request({ node: 'n1', pod: 'b' })];
+      await provider.launch([a, b], signal);
+      const tokens = async (tags: Record<string, string>): Promise<readonly string[]> =>
+        (await provider.describe({ by: 'tags', tags }, signal)).map(({ token }) => token).sort();
+      expect(await tokens({ node: 'n1' })).toEqual([a.token, b.token].sort());
+      expect(await tokens({ node: 'n1', pod: 'b' })).toEqual([b.token]);
+      expect(await tokens({ node: 'n2' })).toEqual([]);
+      expect(await tokens({ pod: 'a', other: 'x' })).toEqual([]);
+    });
+
+    test('leaves out ids that it does not know, and ids that are none', async () => {
+      const { id } = await launch(request());
+      const strange = ['nobody', '../../etc', 'a'.repeat(256), '0123456789ab'].map(parseInstanceId);
+      expect((await describeIds(...strange, id)).map((instance) => instance.id)).toEqual([id]);
+    });
+
+    test('terminates: at once, again, and what never was', async () => {
+      const instance = await launch(request());
+      await provider.terminate([instance.id, parseInstanceId('nobody'), parseInstanceId('../..')], signal);
+      expect(await describeIds(instance.id)).toEqual([]);
+      expect(await harness.leftovers()).toEqual([]);
+      await provider.terminate([instance.id], signal);
+      await provider.terminate([], signal);
+    });
+
+    test('can be asked to launch and to terminate the same machine at the same time', async () => {
+      const asked = request();
+      const { id } = await launch(asked);
+      await Promise.all([provider.terminate([id], signal), launch(asked), provider.terminate([id], signal)]);
+      await provider.terminate([id], signal);
+      expect(await describeIds(id)).toEqual([]);
+      expect(await harness.leftovers()).toEqual([]);
+    });
+
+    test('tells those who wait for a machine that it has ended', async () => {
+      const { id } = await launch(request());
+      if (!provider.exits) return;
+      const exit = provider.exits(id, signal);
+      const given = new AbortController();
+      const impatient = provider.exits(id, given.signal);
+      given.abort();
+      await expect(impatient).rejects.toThrow(/abort/i);
+      await provider.terminate([id], signal);
+      expect(await exit).not.toBe('');
+      expect(await provider.exits(id, signal)).not.toBe('');
+    });
+
+    test('shows the end of the console, and no more than was asked for', async () => {
+      const { id } = await launch(request());
+      const text = await harness.consoleReady(provider, id, signal);
+      expect(text.length).toBeGreaterThan(10);
+      const end = await provider.console(id, 10, signal);
+      expect(Buffer.byteLength(end)).toBeLessThanOrEqual(10);
+      expect(await provider.console(parseInstanceId('nobody'), 100, signal)).toBe('');
+    });
+
+    test('says what a machine uses, or nothing at all', async () => {
+      const { id } = await launch(request());
+      if (!provider.usage) return;
+      const usage = await provider.usage(id, signal);
+      expect(usage.memoryBytes).toBeGreaterThan(0);
+      expect(usage.diskBytes).toBeGreaterThan(0);
+      await expect(provider.usage(parseInstanceId('nobody'), signal)).rejects.toThrow(InfraletError);
+    });
+
+    test('classifies everything that can be thrown', () => {
+      const errors = [new Error('x'), new InfraletError('INVALID_ARGUMENT', 'x'), 'text', undefined, { code: 7 }];
+      for (const error of errors) {
+        const fault = provider.classify(error);
+        expect(FAULT_KINDS).toContain(fault.kind);
+        expect(typeof fault.message).toBe('string');
+      }
+      expect(provider.classify(new InfraletError('INVALID_ARGUMENT', 'x')).kind).toBe('invalid');
+    });
+
+    test('obeys its signal', async () => {
+      const asked = request();
+      const aborted = AbortSignal.abort();
+      const [result] = await provider.launch([asked], aborted);
+      expect(result?.ok).toBe(false);
+      await expect(provider.describe({ by: 'tags', tags: {} }, aborted)).rejects.toThrow(/abort/i);
+      expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
+      expect(await harness.leftovers()).toEqual([]);
+    });
+
+    test('tells what the host can do', async () => {
+      const checks = await provider.doctor(signal);
+      expect(checks.length).toBeGreaterThan(0);
+      for (const check of checks) {
+        expect(check.name).not.toBe('');
+        expect(check.detail).not.toBe('');
+        expect(check.ok || check.fix !== undefined || check.detail !== '').toBe(true);
+      }
+    });
+
+    test('finds its machines again after a restart, and they are the same', async () => {
+      if (!harness.durable) return;
+      const asked = request({ pod: 'p' });
+      const before = await launch(asked);
+      await provider[Symbol.asyncDispose]();
+      provider = await harness.open(signal);
+      expect(await provider.describe({ by: 'tags', tags: { pod: 'p' } }, signal)).toEqual([before]);
+      expect((await launch(asked)).id).toBe(before.id);
+      await provider.terminate([before.id], signal);
+      expect(await harness.leftovers()).toEqual([]);
+    });
+  });
+}
