@@ -6,11 +6,12 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type ErrorCode, InfraletError } from '../base/errors.ts';
+import { abortable } from '../base/keyed-lock.ts';
 import { type Clock, withTimeout } from '../base/time.ts';
 import type { Config } from '../config/schema.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { Session } from './session.ts';
-import { type OpenStream, type StreamingUrls, type StreamKind, TokenTable } from './tokens.ts';
+import { type OpenStream, type StreamingUrls, type StreamKind, type StreamTarget, TokenTable } from './tokens.ts';
 
 /** Request heads longer than this are refused; SPDY and WebSocket requests need less than 2 KiB. */
 const MAX_HEAD_BYTES = 16 * 1024;
@@ -91,12 +92,26 @@ async function serve(session: Session, open: OpenStream, log: Logger): Promise<v
   log.debug('session started');
   try {
     using signal = withTimeout(session.gone, OPEN_TIMEOUT_MS, 'the connection to the machine');
-    await session.run(await open(signal));
+    await session.run(await opened(open, signal));
     log.debug('session ended', { ...session.counts() });
   } catch (error) {
     const failure = InfraletError.from(session.gone.aborted ? session.gone.reason : error);
     log.info('session failed', { code: failure.code, reason: failure.message });
     refuse(session.client, HTTP_STATUS[failure.code] ?? 500, failure.message);
+  }
+}
+
+/** Like `open`, but obeys the signal even when `open` does not; what comes too late is closed. */
+async function opened(open: OpenStream, signal: AbortSignal): Promise<StreamTarget> {
+  const opening = open(signal);
+  try {
+    return await abortable(opening, signal);
+  } catch (error) {
+    opening.then(
+      (late) => late.socket.destroy(),
+      () => undefined,
+    );
+    throw error;
   }
 }
 

@@ -39,9 +39,17 @@ export class Session {
       this.#gone.abort(new InfraletError('CANCELLED', 'the client closed its connection'));
       this.#closed.resolve();
     });
+    client.on('readable', this.#noticeEnd);
+    client.once('end', this.#onEarlyEnd);
     // All bytes of both directions pass the client's socket, so its own timer sees every one of them.
     options.request.socket.setTimeout(options.idleMs, () => client.destroy());
   }
+
+  /** A connection that nobody reads does not notice its end: looks for it, without taking data. */
+  readonly #noticeEnd = (): void => {
+    if (this.client.readableLength === 0) this.client.read();
+  };
+  readonly #onEarlyEnd = (): void => void this.client.destroy();
 
   /** Fires when the client is gone. */
   get gone(): AbortSignal {
@@ -63,6 +71,8 @@ export class Session {
       guest.destroy();
       throw error;
     }
+    client.off('readable', this.#noticeEnd);
+    client.off('end', this.#onEarlyEnd);
     // An end is followed by the other side's in no time; a side that keeps its half open for nothing shall not stay.
     const linger = (): void => void this.#request.socket.setTimeout(Math.min(this.#idleMs, LINGER_MS));
     client.once('end', linger);
