@@ -83,7 +83,7 @@ const RULES: readonly Rule[] = [
   },
   {
     pattern:
-      /connection refused|connection reset|no such host|i\/o timeout|network is unreachable|no route to host|EOF|server misbehaving|Client\.Timeout|TLS handshake timeout|deadline exceeded|status code 5\d\d|\b50[0-4] \(/i,
+      /connection refused|connection reset|no such host|i\/o timeout|network is unreachable|no route to host|EOF|server misbehaving|Client\.Timeout|TLS handshake timeout|deadline exceeded|status(?: code|:) 5\d\d|\b50[0-4] \(/i,
     code: 'UNAVAILABLE',
     what: (source) => `${at(source)} could not be reached or broke off`,
     hint: (source) =>
@@ -111,7 +111,7 @@ export function skopeoError(source: Source, stderr: string): InfraletError {
 /** The `msg` of the last log line, without its quotes; the last line where it is not in that form. */
 function lastWords(stderr: string): string {
   const line = stderr.trim().split('\n').at(-1) ?? '';
-  const logged = /msg="((?:[^"\\]|\\.)*)"/.exec(line)?.[1]?.replaceAll('\\"', '"') ?? line;
+  const logged = /msg="((?:[^"\\]|\\.)*)"/.exec(line)?.[1]?.replaceAll('\\"', '"').replaceAll('\\n', ' ') ?? line;
   // What the sink's side of the copy saw is noise; the cause stands behind it.
   const message = logged.split('happened during read: ').at(-1) ?? logged;
   return message.length <= 1000 ? message : `${message.slice(0, 1000)}…`;

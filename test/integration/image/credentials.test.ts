@@ -6,7 +6,14 @@ import type { RegistryAuth } from '../../../src/image/service.ts';
 import type { Logger } from '../../../src/telemetry/log.ts';
 import { openStore, registryAuth, scratchDirectory, soon } from '../../support/image-bench.ts';
 import { type BusyboxImage, busyboxImage } from '../../support/images.ts';
-import { REGISTRY_PASSWORD, REGISTRY_USER, type Registry, startRegistry } from '../../support/registry.ts';
+import {
+  insecureRegistries,
+  REGISTRY_PASSWORD,
+  REGISTRY_USER,
+  type Registry,
+  startRegistry,
+} from '../../support/registry.ts';
+import { startTokenProxy } from '../../support/token-proxy.ts';
 
 let scratch: Awaited<ReturnType<typeof scratchDirectory>>;
 let registry: Registry;
@@ -80,6 +87,22 @@ test('a present image does not excuse wrong credentials', async () => {
   await expect(images.pull(name, undefined, soon())).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
   await expect(images.pull(name, registryAuth({ ...password, password: 'wrong' }), soon())).rejects.toMatchObject({
     code: 'UNAUTHENTICATED',
+  });
+});
+
+test('buys its way in with an identity token', async () => {
+  await using open = await startRegistry(join(scratch.path, 'open-registry'));
+  await open.push(image.location, 'app:1');
+  await using proxy = await startTokenProxy(open.host, 'a refresh token');
+  const registriesConf = join(scratch.path, 'token-registries.conf');
+  await writeFile(registriesConf, insecureRegistries([proxy.host]));
+  await using images = await store('token', { registriesConf });
+  const reference = `${proxy.host}/app:1`;
+  const pulled = await images.pull(reference, registryAuth({ identityToken: 'a refresh token' }), soon());
+  expect(pulled.id).toBe(image.id);
+  await expect(images.pull(reference, registryAuth({ identityToken: 'none' }), soon())).rejects.toMatchObject({
+    code: 'UNAUTHENTICATED',
+    message: expect.stringContaining('refused the credentials'),
   });
 });
 
