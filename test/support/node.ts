@@ -1,0 +1,186 @@
+/** A whole node for end-to-end tests: the real daemon as a process, its own state, sockets, bridge and subnet. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type AdminClient, connectAdmin } from '../../src/admin/client.ts';
+import { tryRun } from '../../src/base/process.ts';
+import { until } from '../../src/base/time.ts';
+import { type CriClient, criClient } from './cri-client.ts';
+import { guestImage } from './guest.ts';
+import { busyboxImage } from './images.ts';
+
+const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
+/** Tests on one host take different bridges and subnets; 10.245–10.249 are nobody's here. */
+let serial = 0;
+
+/** Booting an emulated machine on a busy host. */
+export const BOOT_MS = 240_000;
+
+export const BUSYBOX = 'e2e.test/busybox:1';
+
+export interface TestNodeOptions {
+  /** Merged into the configuration's top level. */
+  readonly settings?: Readonly<Record<string, unknown>>;
+}
+
+export class TestNode implements AsyncDisposable {
+  readonly directory: string;
+  readonly stateDir: string;
+  readonly socket: string;
+  readonly logs: string;
+  readonly bridge: string;
+  readonly configFile: string;
+  #child: ChildProcess | undefined;
+  #cri: CriClient | undefined;
+  #admin: AdminClient | undefined;
+
+  private constructor(directory: string, bridge: string) {
+    this.directory = directory;
+    this.bridge = bridge;
+    this.stateDir = join(directory, 'state');
+    this.socket = join(directory, 'run', 'infralet.sock');
+    this.logs = join(directory, 'logs');
+    this.configFile = join(directory, 'infralet.yaml');
+  }
+
+  /** A started daemon with the busybox image loaded. */
+  static async start(options: TestNodeOptions = {}): Promise<TestNode> {
+    const guest = await guestImage();
+    const directory = await mkdtemp(join(tmpdir(), 'infralet-e2e-'));
+    serial += 1;
+    const node = new TestNode(directory, `inft${process.pid % 10_000}x${serial}`.slice(0, 15));
+    const cni = join(directory, 'cni');
+    await mkdir(cni);
+    await mkdir(node.logs);
+    await writeFile(join(cni, '10-test.conflist'), conflist(node.bridge, `10.${245 + (serial % 5)}.0.0/24`));
+    const config = {
+      cluster: 'e2e',
+      node: 'e2e-node',
+      stateDir: node.stateDir,
+      guestImageDir: guest,
+      server: { socket: node.socket },
+      network: { confDir: cni, cacheDir: join(directory, 'cni-cache') },
+      providers: { qemu: {} },
+      log: { level: 'debug', format: 'json' },
+      ...options.settings,
+    };
+    // JSON is YAML.
+    await writeFile(node.configFile, JSON.stringify(config));
+    try {
+      await node.boot();
+      await node.loadBusybox();
+      return node;
+    } catch (error) {
+      const log = await node.daemonLog();
+      await node[Symbol.asyncDispose]();
+      throw new Error(`the daemon did not start:\n${log.slice(-4000)}`, { cause: error });
+    }
+  }
+
+  get cri(): CriClient {
+    if (!this.#cri) throw new Error('the daemon is not running');
+    return this.#cri;
+  }
+
+  get admin(): AdminClient {
+    if (!this.#admin) throw new Error('the daemon is not running');
+    return this.#admin;
+  }
+
+  /** Starts the daemon (again) and waits until it answers. */
+  async boot(): Promise<void> {
+    const log = createWriteStream(join(this.directory, 'daemon.log'), { flags: 'a' });
+    await once(log, 'open');
+    const child = spawn(process.execPath, [MAIN, 'serve', '--config', this.configFile], {
+      stdio: ['ignore', log, log],
+    });
+    this.#child = child;
+    log.end();
+    this.#cri = criClient(this.socket);
+    this.#admin = connectAdmin(this.socket);
+    await until(
+      async () => {
+        if (child.exitCode !== null) throw new Error(`the daemon ended with exit code ${child.exitCode}`);
+        return await this.#cri?.Version({}, { timeoutMs: 2000 }).then(
+          () => true,
+          () => undefined,
+        );
+      },
+      { everyMs: 50, signal: AbortSignal.timeout(30_000) },
+    );
+  }
+
+  /** Ends the daemon without a word; its machines go on. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    this.#cri?.[Symbol.dispose]();
+    this.#admin?.[Symbol.dispose]();
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    await gone;
+  }
+
+  async loadBusybox(): Promise<void> {
+    const directory = await mkdtemp(join(this.directory, 'image-'));
+    const { location } = await busyboxImage(directory);
+    await this.admin.loadImage(location, [BUSYBOX], { signal: AbortSignal.timeout(60_000), timeoutMs: 60_000 });
+  }
+
+  async daemonLog(): Promise<string> {
+    return await readFile(join(this.directory, 'daemon.log'), 'utf8').catch(() => '');
+  }
+
+  /** Ids of the machines whose directory exists. */
+  async machines(): Promise<readonly string[]> {
+    return await readdir(join(this.stateDir, 'providers', 'qemu', 'machines')).catch(() => []);
+  }
+
+  /** Removes all pods, stops the daemon, takes the bridge down. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      if (!this.#child) await this.boot().catch(() => undefined);
+      if (this.#child) await this.#removePods();
+    } finally {
+      await this.kill('SIGTERM');
+      const signal = AbortSignal.timeout(10_000);
+      await tryRun('ip', ['link', 'delete', this.bridge], { signal, timeoutMs: 10_000 });
+      await rm(this.directory, { recursive: true, force: true });
+    }
+  }
+
+  async #removePods(): Promise<void> {
+    const { items } = await this.cri.ListPodSandbox();
+    const remove = async ({ id }: { readonly id: string }): Promise<void> => {
+      await this.cri.RemovePodSandbox({ podSandboxId: id }, { timeoutMs: 60_000 });
+    };
+    await Promise.all(items.map(remove));
+    // Also those that never were ready.
+    await until(async () => ((await this.machines()).length === 0 ? true : undefined), {
+      everyMs: 100,
+      signal: AbortSignal.timeout(60_000),
+    });
+  }
+}
+
+function conflist(bridge: string, subnet: string): string {
+  return JSON.stringify({
+    cniVersion: '1.0.0',
+    name: bridge,
+    plugins: [
+      {
+        type: 'bridge',
+        bridge,
+        isGateway: true,
+        ipMasq: true,
+        hairpinMode: true,
+        ipam: { type: 'host-local', ranges: [[{ subnet }]], routes: [{ dst: '0.0.0.0/0' }] },
+      },
+      { type: 'portmap', capabilities: { portMappings: true } },
+    ],
+  });
+}
