@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { InfraletError } from '../../src/base/errors.ts';
+import type { StreamRequest } from '../../src/container/service.ts';
 import { containerRequest, podRequest } from '../support/cri-requests.ts';
 import { startCri, type TestCri } from '../support/cri-server.ts';
+import { forwardedPort, runStream } from '../support/cri-streams.ts';
+import { startStreamingGuest } from '../support/streaming-guest.ts';
 
 let cri: TestCri;
 beforeAll(async () => {
@@ -252,6 +255,52 @@ describe('ExecSync', () => {
     await expect(cri.client.ExecSync({ containerId: id, cmd: ['sleep'], timeout: 1 })).rejects.toMatchObject({
       code: 4,
     });
+  });
+});
+
+describe('streaming', () => {
+  test('Exec, Attach and PortForward answer with URLs that open what was asked for', async () => {
+    await using guest = await startStreamingGuest();
+    const asked: StreamRequest[] = [];
+    cri.services.open = async (request) => {
+      asked.push(request);
+      return guest.target(`/${request.kind}/in-the-guest`);
+    };
+    const sandbox = await pod('streams');
+    const id = await container(sandbox);
+    await cri.client.StartContainer({ containerId: id });
+
+    const exec = await cri.client.Exec({ containerId: id.slice(0, 13), cmd: ['cat'], stdin: true, stdout: true });
+    expect(exec.url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/exec\/[A-Za-z0-9_-]{43}$/);
+    const result = await runStream(exec.url, { stdin: 'exit 7' });
+    expect([result.exitCode, result.stderr.toString()]).toEqual([7, 'bye']);
+    await expect(runStream(exec.url)).rejects.toThrow('refused');
+
+    const attach = await cri.client.Attach({ containerId: id, stdin: true, stdout: true, tty: true });
+    expect((await runStream(attach.url, { stdin: 'exit 0' })).exitCode).toBe(0);
+    const forward = await cri.client.PortForward({ podSandboxId: sandbox.slice(0, 13), port: [80, 443] });
+    (await forwardedPort(forward.url)).destroy();
+
+    const streams = { tty: false, stdin: true, stdout: true, stderr: false };
+    expect(asked).toEqual([
+      { kind: 'exec', containerId: id, cmd: ['cat'], ...streams },
+      { kind: 'attach', containerId: id, ...streams, tty: true },
+      { kind: 'portforward', sandboxId: sandbox, ports: [80, 443] },
+    ]);
+    expect(guest.requests.map((request) => request.url)).toEqual([
+      '/exec/in-the-guest',
+      '/attach/in-the-guest',
+      '/portforward/in-the-guest',
+    ]);
+  });
+
+  test('too many unused URLs', async () => {
+    await using small = await startCri({ config: { streaming: { maxTokens: 2 } } });
+    const { podSandboxId } = await small.client.RunPodSandbox({ config: podRequest() });
+    const ask = async () => small.client.PortForward({ podSandboxId, port: [80] });
+    await ask();
+    await ask();
+    await expect(ask()).rejects.toMatchObject({ code: 8, details: expect.stringContaining('streaming.maxTokens') });
   });
 });
 
