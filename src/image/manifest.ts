@@ -47,7 +47,6 @@ const MAX_LAYERS = 1000;
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
 const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
-const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json';
 
 const descriptor = z.object({
   mediaType: z.string().default(''),
@@ -154,10 +153,6 @@ export function splitUser(user: string): { readonly uid: number | undefined; rea
   const [name = ''] = user.split(':');
   if (/^-?[0-9]{1,15}$/.test(name)) return { uid: Number(name), username: '' };
   return { uid: undefined, username: name };
-}
-
-export function isManifestType(mediaType: string): boolean {
-  return [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].includes(mediaType);
 }
 
 function isForeign(mediaType: string): boolean {

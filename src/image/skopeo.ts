@@ -2,6 +2,7 @@
 import { access } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { InfraletError } from '../base/errors.ts';
 import { tryRun } from '../base/process.ts';
 import { type Credentials, writeAuthFile } from './credentials.ts';
 import type { Platform } from './manifest.ts';
@@ -77,7 +78,9 @@ export class Skopeo {
     signal: AbortSignal,
   ): Promise<string> {
     const { skopeo, pullTimeout } = this.#options;
-    const result = await tryRun(skopeo, [...(await this.#globals(source)), command, ...rest], {
+    // Without the death signal, a kill of this daemon would leave a skopeo that waits for a stalled registry.
+    const argv = ['--pdeathsig', 'KILL', '--', skopeo, ...(await this.#globals(source)), command, ...rest];
+    const result = await tryRun('setpriv', argv, {
       signal,
       timeoutMs: pullTimeout,
       env: {
@@ -87,6 +90,11 @@ export class Skopeo {
         TMPDIR: directory,
       },
     });
+    if (/^setpriv: failed to execute/m.test(result.stderr)) {
+      throw new InfraletError('INTERNAL', `pulling image ${source.image}: ${skopeo} is not installed`, {
+        hint: 'run `infralet doctor`: it names the package and the command to install it',
+      });
+    }
     if (result.exitCode !== 0) throw skopeoError(source, result.stderr);
     return result.stdout;
   }
@@ -98,7 +106,6 @@ export class Skopeo {
       platform.os,
       '--override-arch',
       platform.architecture,
-      // Ends it also when this daemon is no longer there to do so.
       '--command-timeout',
       `${Math.ceil(pullTimeout / 1000)}s`,
       ...(registriesConf === undefined ? [] : ['--registries-conf', registriesConf]),

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { run } from '../../src/base/process.ts';
 import { until } from '../../src/base/time.ts';
@@ -26,8 +26,15 @@ export interface Registry extends AsyncDisposable {
   kill(): Promise<void>;
 }
 
+export interface RegistryOptions {
+  /** Asks for REGISTRY_USER and REGISTRY_PASSWORD. @default false */
+  readonly auth?: boolean;
+  /** PEM files; without them it speaks plain HTTP. */
+  readonly tls?: { readonly certificate: string; readonly key: string };
+}
+
 /** Starts a registry that keeps everything below `directory`. */
-export async function startRegistry(directory: string, options: { readonly auth?: boolean } = {}): Promise<Registry> {
+export async function startRegistry(directory: string, options: RegistryOptions = {}): Promise<Registry> {
   await mkdir(directory, { recursive: true });
   const host = `127.0.0.1:${await freePort()}`;
   const configFile = join(directory, 'config.json');
@@ -41,7 +48,10 @@ export async function startRegistry(directory: string, options: { readonly auth?
     version: '0.1',
     log: { level: 'warn', accesslog: { disabled: false } },
     storage: { filesystem: { rootdirectory: join(directory, 'data') }, delete: { enabled: true } },
-    http: { addr: host },
+    http: {
+      addr: host,
+      ...(options.tls ? { tls: { certificate: options.tls.certificate, key: options.tls.key } } : {}),
+    },
     ...(options.auth ? { auth: { htpasswd: { realm: 'test', path: htpasswd } } } : {}),
   };
   await writeFile(configFile, JSON.stringify(config));
@@ -91,11 +101,16 @@ export function scratchEnvironment(directory: string): Readonly<Record<string, s
 }
 
 async function ready(child: ChildProcess, host: string): Promise<void> {
+  const [address = '', port = ''] = host.split(':');
   await until(
     async () => {
       if (child.exitCode !== null) throw new Error(`docker-registry ended with exit code ${child.exitCode}`);
-      const answer = await fetch(`http://${host}/v2/`).catch(() => undefined);
-      return answer && true;
+      const socket = connect(Number(port), address);
+      const { promise, resolve } = Promise.withResolvers<true | undefined>();
+      socket.once('connect', () => resolve(true)).once('error', () => resolve(undefined));
+      const open = await promise;
+      socket.destroy();
+      return open;
     },
     { everyMs: 20, signal: AbortSignal.timeout(20_000) },
   );

@@ -1,9 +1,10 @@
 /** What a bad network, a bad registry and a killed daemon do to pulls: an error that names the cause, and nothing half-valid. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, rm, truncate, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { until } from '../../../src/base/time.ts';
 import { type FaultyProxy, startFaultyProxy } from '../../support/faulty-proxy.ts';
 import { openStore, scratchDirectory, soon } from '../../support/image-bench.ts';
 import { type BusyboxImage, busyboxImage } from '../../support/images.ts';
@@ -162,10 +163,12 @@ describe('a restart', () => {
       { stdio: ['ignore', 'pipe', 'inherit'] },
     );
     await struck;
+    expect(await skopeosOf(stateDir)).toHaveLength(1);
     const exited = once(child, 'exit');
     child.kill('SIGKILL');
     await exited;
     expect(await files('ingest'), 'something was under way').not.toStrictEqual([]);
+    await until(async () => (await skopeosOf(stateDir)).length === 0 || undefined, { everyMs: 20, signal: soon(10) });
     await using images = await open();
     expect(await files('ingest')).toStrictEqual([]);
     expect(images.list().map((record) => record.id)).toStrictEqual([small.id]);
@@ -196,3 +199,13 @@ describe('a restart', () => {
     expect(await files('blobs/sha256')).toHaveLength(7);
   });
 });
+
+/** Processes that work in a store's directory. */
+async function skopeosOf(directory: string): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const pid of (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name))) {
+    const argv = await readFile(join('/proc', pid, 'cmdline'), 'utf8').catch(() => '');
+    if (argv.includes('skopeo') && argv.includes(`${directory}/images/ingest`)) found.push(pid);
+  }
+  return found;
+}
