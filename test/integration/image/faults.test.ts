@@ -3,12 +3,15 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { until } from '../../../src/base/time.ts';
 import { type FaultyProxy, startFaultyProxy } from '../../support/faulty-proxy.ts';
 import { openStore, scratchDirectory, soon } from '../../support/image-bench.ts';
 import { type BusyboxImage, busyboxImage } from '../../support/images.ts';
 import { insecureRegistries, type Registry, startRegistry } from '../../support/registry.ts';
+
+const PULL_CHILD = fileURLToPath(new URL('../../support/pull-child.ts', import.meta.url));
 
 let scratch: Awaited<ReturnType<typeof scratchDirectory>>;
 let registry: Registry;
@@ -151,17 +154,9 @@ describe('a restart', () => {
     const small = await busyboxImage(join(scratch.path, 'small'), { user: '7' });
     await registry.push(small.location, 'small:1');
     const struck = proxy.inflict({ kind: 'stall', afterBytes: 2_500_000 });
-    const child = spawn(
-      process.execPath,
-      [
-        join(import.meta.dirname, '../../support/pull-child.ts'),
-        stateDir,
-        registriesConf,
-        `${registry.host}/small:1`,
-        name,
-      ],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
-    );
+    const child = spawn(process.execPath, [PULL_CHILD, stateDir, registriesConf, `${registry.host}/small:1`, name], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     await struck;
     expect(await skopeosOf(stateDir)).toHaveLength(1);
     const exited = once(child, 'exit');
