@@ -2,7 +2,7 @@
  * What every provider must do, whatever its machines are made of. A provider's author calls this from a test file with a
  * way to open the provider; state must survive closing and opening again, unless the provider says it has none.
  */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { InfraletError } from '../../src/base/errors.ts';
 import { type InstanceId, parseInstanceId } from '../../src/base/ids.ts';
 import {
@@ -26,7 +26,12 @@ export interface ProviderHarness extends AsyncDisposable {
 
 const SHAPE = { cpuMillis: 1000, memoryBytes: 256 * 2 ** 20, diskBytes: 2 ** 30 };
 
-export function providerSuite(name: string, makeHarness: () => Promise<ProviderHarness>): void {
+/** `prepare` runs once before all tests, for what may take minutes. */
+export function providerSuite(
+  name: string,
+  makeHarness: () => Promise<ProviderHarness>,
+  prepare?: () => Promise<unknown>,
+): void {
   describe(`provider ${name}`, () => {
     const signal = AbortSignal.timeout(900_000);
     let harness: ProviderHarness;
@@ -47,6 +52,9 @@ export function providerSuite(name: string, makeHarness: () => Promise<ProviderH
     const describeIds = async (...ids: InstanceId[]): Promise<readonly Instance[]> =>
       (await provider.describe({ by: 'ids', ids }, signal)).filter(({ state }) => state !== 'terminated');
 
+    beforeAll(async () => {
+      await prepare?.();
+    }, 900_000);
     beforeEach(async () => {
       harness = await makeHarness();
       provider = await harness.open(signal);

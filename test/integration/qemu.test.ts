@@ -5,7 +5,7 @@ import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { QemuProvider } from '../../providers/qemu/provider.ts';
 import { machineFiles, machineId, readRecord } from '../../providers/qemu/record.ts';
 import { MARKER } from '../../providers/qemu/tiny-guest.ts';
@@ -13,6 +13,7 @@ import { InfraletError } from '../../src/base/errors.ts';
 import type { InstanceId } from '../../src/base/ids.ts';
 import { until } from '../../src/base/time.ts';
 import type { Instance } from '../../src/cloud/contract.ts';
+import { GUEST_IMAGE_TIMEOUT_MS, guestImage } from '../support/guest.ts';
 import { endChild } from '../support/pod-wire.ts';
 import { deviceExists, processes, type QemuPlace, qemuPlace, tinyImage } from '../support/qemu.ts';
 
@@ -47,6 +48,7 @@ const reopen = async (): Promise<void> => {
   provider = await place.open(signal);
 };
 
+beforeAll(guestImage, GUEST_IMAGE_TIMEOUT_MS);
 beforeEach(async () => {
   place = await qemuPlace();
   provider = await place.open(signal);
@@ -78,12 +80,11 @@ describe('a machine of its own', () => {
     expect(uids[0]).not.toBe(uids[1]);
     expect(one.agent?.port).not.toBe(two.agent?.port);
     const pid = await pidOf(one.id);
-    const cgroup = `${place.section['cgroup']}/${one.id}`;
+    const cgroup = `${place.cgroup}/${one.id}`;
     expect(await readFile(`/proc/${pid}/cgroup`, 'utf8')).toContain(cgroup);
     expect(await deviceExists(one.podLink?.device ?? '')).toBe(true);
     expect(await readdir(files(one.id).dir)).not.toContain('user-data');
     expect(JSON.stringify(await readFile(`/proc/${pid}/cmdline`, 'utf8'))).not.toContain('s3cr3t');
-    expect((await readFile('/proc/self/limits', 'utf8')).length).toBeGreaterThan(0);
     expect(await readFile(`/proc/${pid}/limits`, 'utf8')).toMatch(/Max core file size\s+0\s+0/);
   });
 

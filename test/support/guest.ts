@@ -10,6 +10,9 @@ const CACHE = fileURLToPath(new URL('../../.cache', import.meta.url));
 /** Names an image to be taken as it is, for work on other parts while the image's sources change. */
 const OVERRIDE = 'INFRALET_GUEST_IMAGE';
 
+/** Building takes a minute or two, more on a busy host. */
+export const GUEST_IMAGE_TIMEOUT_MS = 900_000;
+
 let image: Promise<string> | undefined;
 
 /** Directory of an image made of the present sources. Takes a minute or two when there is none yet. */
@@ -23,7 +26,11 @@ async function find(): Promise<string> {
   if (given !== undefined && given !== '') return given;
   const directory = (await setUp()) ?? join(CACHE, 'guest');
   await mkdir(dirname(directory), { recursive: true });
-  await buildGuestImage({ directory, onProgress: () => undefined, signal: AbortSignal.timeout(600_000) });
+  await buildGuestImage({
+    directory,
+    onProgress: () => undefined,
+    signal: AbortSignal.timeout(GUEST_IMAGE_TIMEOUT_MS),
+  });
   return directory;
 }
 

@@ -12,6 +12,8 @@ import { guestImage } from './guest.ts';
 export interface QemuPlace extends AsyncDisposable {
   readonly dir: string;
   readonly stateDir: string;
+  /** Parent of the machines' cgroups. */
+  readonly cgroup: string;
   /** Configuration section; tests may change it before `open`. */
   readonly section: Record<string, unknown>;
   imageDir: string;
@@ -24,11 +26,12 @@ export async function qemuPlace(): Promise<QemuPlace> {
   const dir = await mkdtemp(join(tmpdir(), 'infralet-q-'));
   const stateDir = join(dir, 'state');
   await mkdir(stateDir);
-  const name = dir.split('-').at(-1)?.toLowerCase() ?? '';
+  const cgroup = `infralet-test-${dir.split('-').at(-1)?.toLowerCase()}`;
   const place: QemuPlace = {
     dir,
     stateDir,
-    section: { accel: 'tcg', cgroup: `infralet-test-${name}` },
+    cgroup,
+    section: { accel: 'tcg', cgroup },
     imageDir: await guestImage(),
     open: async (signal) =>
       await QemuProvider.open(
@@ -38,7 +41,7 @@ export async function qemuPlace(): Promise<QemuPlace> {
       ),
     leftovers: async () => [
       ...(await processes(dir)),
-      ...(await cgroups(String(place.section['cgroup']))),
+      ...(await cgroups(cgroup)),
       ...(await readdir(join(stateDir, 'machines')).catch(() => [])).map((entry) => `file ${entry}`),
     ],
     [Symbol.asyncDispose]: async () => await rm(dir, { recursive: true, force: true }),
