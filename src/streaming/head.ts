@@ -35,7 +35,7 @@ export function continuedHead(head: IncomingHead, target: { readonly path: strin
     if (kept !== '') lines.push(`${name}: ${kept}`);
     else if (value === '') lines.push(`${name}:`);
   }
-  // containerd 1.7 and 2.1 answer a WebSocket handshake without an origin with 403.
+  // Servers that check where a WebSocket comes from refuse it without an origin, which only browsers send.
   if (webSocket && !origin) lines.push(`Origin: http://${target.host}`);
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
