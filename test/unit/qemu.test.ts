@@ -94,12 +94,12 @@ describe('command line', () => {
   test('carries the machine and nothing that a path could smuggle in', () => {
     const files = machineFiles('/var/lib/odd,path', id);
     const args = qemuArguments({ record, files, commandLine: 'console=ttyS0 x=1' }, image, config);
-    const valueOf = (flag: string): string | undefined => args[args.indexOf(flag) + 1];
-    expect(valueOf('-name')).toBe(`guest=infralet-${id}`);
-    expect(valueOf('-m')).toBe('301M');
-    expect(valueOf('-append')).toBe('console=ttyS0 x=1');
-    expect(valueOf('-runas')).toBe('621003:621003');
-    expect(valueOf('-qmp')).toBe(`unix:/var/lib/odd,,path/${id}/qmp.sock,server=on,wait=off`);
+    const option = (flag: string): string | undefined => args[args.indexOf(flag) + 1];
+    expect(option('-name')).toBe(`guest=infralet-${id}`);
+    expect(option('-m')).toBe('301M');
+    expect(option('-append')).toBe('console=ttyS0 x=1');
+    expect(option('-runas')).toBe('621003:621003');
+    expect(option('-qmp')).toBe(`unix:/var/lib/odd,,path/${id}/qmp.sock,server=on,wait=off`);
     expect(args.join(' ')).toContain('restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:40000-:7443');
     expect(args.join(' ')).toContain(`ifname=inf${id},script=no,downscript=no`);
     const disks = args.filter((_, index) => args[index - 1] === '-blockdev').map((text) => JSON.parse(text) as object);
