@@ -2,7 +2,7 @@
 import { InfraletError } from '../../base/errors.ts';
 
 /** Longest name of a Kubernetes object. */
-export const MAX_NAME = 253;
+const MAX_NAME = 253;
 
 export function invalid(path: string, problem: string): never {
   throw new InfraletError('INVALID_ARGUMENT', `${path}: ${problem}`, { context: { field: path } });
