@@ -6,6 +6,7 @@ import type { FileEntry__Output } from '../gen/infralet/agent/v1/FileEntry.ts';
 import type { PutFilesResponse } from '../gen/infralet/agent/v1/PutFilesResponse.ts';
 import type { RemoveFilesRequest__Output } from '../gen/infralet/agent/v1/RemoveFilesRequest.ts';
 import { components, Directory } from './directory.ts';
+import { notePassed } from './memory.ts';
 import { type AgentOptions, LIMITS, type RootName } from './options.ts';
 import { type TreeEntry, TreeWriter } from './tree.ts';
 
@@ -30,13 +31,15 @@ export async function putFiles(
         throw new InfraletError('INVALID_ARGUMENT', 'the first message must be the target');
       } else if (chunk.entry) {
         writer.begin(toEntry(chunk.entry));
+      } else if (chunk.end) {
+        return writer.commit();
       } else if (chunk.data) {
         writer.data(chunk.data);
+        notePassed(chunk.data.length);
       }
     }
-    if (call.cancelled) throw new InfraletError('CANCELLED', 'the daemon left before the tree was complete');
-    if (!writer) throw new InfraletError('INVALID_ARGUMENT', 'nothing was sent');
-    return writer.commit();
+    // A cancelled call ends its stream like a complete one.
+    throw new InfraletError('CANCELLED', 'the stream ended before the tree was complete');
   } finally {
     writer?.[Symbol.dispose]();
   }

@@ -1,6 +1,7 @@
 /** `Call`: one unary RPC of containerd's CRI, relayed as bytes. The list says what the daemon may ask for at all. */
 import { InfraletError } from '../base/errors.ts';
 import type { Containerd } from './containerd.ts';
+import { notePassed } from './memory.ts';
 import { LIMITS } from './options.ts';
 
 const RUNTIME = [
@@ -54,7 +55,9 @@ export class Relay {
     }
     this.#running += 1;
     try {
-      return await this.#containerd.call(method, payload, deadline, signal);
+      const reply = await this.#containerd.call(method, payload, deadline, signal);
+      notePassed(payload.length + reply.length);
+      return reply;
     } finally {
       this.#running -= 1;
     }

@@ -11,6 +11,7 @@ import type { EventHub } from './events.ts';
 import type { Credentials, Identity } from './identity.ts';
 import type { IncomingQueue } from './incoming.ts';
 import type { RefusalLog } from './log.ts';
+import { notePassed } from './memory.ts';
 import type { AgentOptions } from './options.ts';
 import { loadService } from './proto.ts';
 import { putFiles, removeFiles, rootPath } from './put-files.ts';
@@ -161,6 +162,7 @@ async function send(
   try {
     for await (const chunk of chunks(cancelled.signal)) {
       drained = Promise.withResolvers<void>();
+      notePassed(chunk.data.length);
       if (!call.write(chunk)) await drained.promise;
       if (cancelled.signal.aborted) return;
     }

@@ -11,6 +11,7 @@ import type { TunnelOpen__Output } from '../gen/infralet/agent/v1/TunnelOpen.ts'
 import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
 import { toStatus } from './errors.ts';
 import type { IncomingQueue } from './incoming.ts';
+import { notePassed } from './memory.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
 
 type Call = ServerDuplexStream<TunnelFrame__Output, TunnelFrame>;
@@ -68,8 +69,10 @@ function splice(call: Call, socket: Socket, end: (error?: unknown) => void): voi
   const half = (): void => {
     if (sent && received) end();
   };
+  // A reset, not a FIN: the program at the other end must not take a broken stream for a complete one.
+  const reset = (): void => void socket.resetAndDestroy();
   const fail = (error: unknown): void => {
-    socket.destroy();
+    reset();
     end(error);
   };
 
@@ -81,6 +84,7 @@ function splice(call: Call, socket: Socket, end: (error?: unknown) => void): voi
       flowing = call.write({ data: bytes.subarray(at, at + CHUNK_BYTES) });
     }
     if (!flowing) socket.pause();
+    notePassed(bytes.length);
   });
   call.on('drain', () => socket.resume());
   socket.on('end', () => {
@@ -94,6 +98,7 @@ function splice(call: Call, socket: Socket, end: (error?: unknown) => void): voi
       socket.end(half);
     } else if (frame.data && !received && frame.data.length <= LIMITS.tunnelFrame) {
       if (!socket.write(frame.data)) call.pause();
+      notePassed(frame.data.length);
     } else {
       fail(new InfraletError('INVALID_ARGUMENT', 'a tunnel frame is out of place or too large'));
     }
@@ -102,8 +107,8 @@ function splice(call: Call, socket: Socket, end: (error?: unknown) => void): voi
   call.on('end', () => {
     if (!received) fail(new InfraletError('CANCELLED', 'the daemon ended the tunnel in the middle'));
   });
-  call.on('cancelled', () => socket.destroy());
-  call.on('error', () => socket.destroy());
+  call.on('cancelled', reset);
+  call.on('error', reset);
   socket.on('error', (error) => fail(new InfraletError('UNAVAILABLE', `the connection broke: ${error.message}`)));
   socket.on('close', () => {
     if (!sent || !received) fail(new InfraletError('UNAVAILABLE', 'the connection closed'));

@@ -41,6 +41,7 @@ export async function putFiles(
     };
     await write({ target });
     for await (const file of files) await sendFile(file, write);
+    await write({ end: {} });
     call.end();
   } catch (error) {
     if (!answered.signal.aborted) {
