@@ -111,13 +111,11 @@ async function make(inputs: Inputs, context: Context): Promise<Omit<GuestManifes
   const { versions } = await unpackPackages({
     ...{ recipe, tree: packages, debs: join(context.cacheDir, 'debs'), workDir, log, signal },
   });
-  const imageDigest = digestParts({ inputs: inputs.digest, packages: JSON.stringify(Object.entries(versions).sort()) });
+  const imageDigest = digestParts({ inputs: inputs.digest, packages: digestParts(versions) });
   const kernel = await readKernel(packages);
   log(`kernel ${kernel.release}, initramfs and root file system`);
-  const [, uuid] = await Promise.all([
-    makeKernelFiles(inputs, kernel, packages, image, signal),
-    digestUuid(imageDigest),
-  ]);
+  const uuid = digestUuid(imageDigest);
+  await makeKernelFiles(inputs, kernel, packages, image, signal);
   await makeRoot(inputs, kernel, { ...context, packages, image, imageDigest, uuid });
   log('scratch disk with the pause image');
   await makeScratchDisk(inputs, { ...context, packages, image, uuid });
@@ -189,7 +187,7 @@ async function makeRoot(
     bootModules: boot.filter(({ name }) => !loaded.some((other) => other.name === name)),
     modules: all,
   });
-  await warmCompileCache({ node: node.path, root, workDir: at.workDir, signal });
+  await warmCompileCache({ root, workDir: at.workDir, signal });
   await writeFile(join(root, 'usr/lib/infralet/image-digest'), `${at.imageDigest}\n`);
   await makeErofs(root, join(at.image, NAMES.rootfs), at.uuid, signal);
 }

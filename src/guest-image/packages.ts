@@ -107,7 +107,7 @@ export function debianSources(recipe: Pick<Recipe, 'suite' | 'components'>, targ
     .map(([, uri = '', release = '']) => ({ uri: uri.replace(/\/+$/, ''), release }));
   const isDebian = ({ uri }: { readonly uri: string }): boolean => /^[a-z+]+:.*\/debian$/.test(uri);
   const isSecurity = ({ uri, release }: { readonly uri: string; readonly release: string }): boolean =>
-    /-security$/.test(release) && /^[a-z+]+:.*debian-security$/.test(uri);
+    release.endsWith('-security') && /^[a-z+]+:.*debian-security$/.test(uri);
   const mirror = rows.find(isDebian)?.uri ?? DEFAULT_MIRROR;
   const security = rows.find(isSecurity)?.uri ?? DEFAULT_SECURITY_MIRROR;
   const components = recipe.components.join(' ');

@@ -1,4 +1,5 @@
 /** Building beside the destination, and the swap at the end: a directory is a complete image or the one before. */
+import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { hasErrno, InfraletError } from '../base/errors.ts';
@@ -17,12 +18,11 @@ export async function staging(directory: string): Promise<Staging> {
   const prefix = `.${basename(directory)}.build-`;
   const parent = dirname(directory);
   for (const name of await readdir(parent)) {
-    if (name.startsWith(prefix) && !(await isAlive(name.slice(prefix.length)))) {
+    if (name.startsWith(prefix) && !(await isAlive(name.slice(prefix.length).split('-')[0] ?? ''))) {
       await rm(join(parent, name), { recursive: true, force: true });
     }
   }
-  const path = join(parent, `${prefix}${process.pid}`);
-  // One build of an image at a time per process; a second one in the same process is a mistake of the caller.
+  const path = join(parent, `${prefix}${process.pid}-${randomBytes(4).toString('hex')}`);
   await mkdir(path, { mode: 0o700 });
   const image = join(path, 'image');
   await mkdir(image);
@@ -36,8 +36,15 @@ export async function publish(image: string, directory: string): Promise<void> {
     await rename(directory, old);
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
+    await rename(image, directory);
+    return;
   }
-  await rename(image, directory);
+  try {
+    await rename(image, directory);
+  } catch (error) {
+    await rename(old, directory);
+    throw error;
+  }
 }
 
 /** The destination is replaced as a whole: never a directory that holds something else. */

@@ -25,8 +25,8 @@ const recipeSchema = z.strictObject({
   modules: z.strictObject({ initramfs: words, boot: words, available: words }),
   commandLine: z.strictObject({ common: z.string(), tcg: z.string() }),
   scratch: z.strictObject({
-    /** Bytes. */
-    size: z.int().min(256 * 2 ** 20),
+    /** Bytes of the base, before a guest grows it. */
+    size: z.int().min(64 * 2 ** 20),
   }),
 });
 

@@ -56,7 +56,7 @@ export async function assembleRoot(options: {
   await chmod(join(target, 'root'), 0o700);
   await chmod(join(target, 'tmp'), 0o1777);
   await installPrograms(recipe, packages, options.node, target);
-  for (const applet of APPLETS) await symlink('busybox', join(target, 'usr/bin', applet));
+  await linkApplets(target, options.signal);
   await writeFile(join(target, 'usr/lib/infralet/agent.cjs'), options.agent);
   await installModules(options.kernelRelease, options.modules, options.bootModules, target);
   // cp keeps modes and symlinks; owners become root in the file system image.
@@ -64,8 +64,21 @@ export async function assembleRoot(options: {
   options.signal.throwIfAborted();
 }
 
+/** Debian's busybox does not have every applet: a missing one is found here and not by a script in the guest. */
+async function linkApplets(target: string, signal: AbortSignal): Promise<void> {
+  const list = await run(join(target, 'usr/bin/busybox'), ['--list'], { signal, timeoutMs: 10_000 });
+  const known = new Set(list.split('\n'));
+  const missing = APPLETS.filter((applet) => !known.has(applet));
+  if (missing.length > 0) throw new InfraletError('NOT_FOUND', `busybox has no ${missing.join(', ')}`);
+  for (const applet of APPLETS) await symlink('busybox', join(target, 'usr/bin', applet));
+}
+
 async function installPrograms(recipe: Recipe, packages: string, node: string, target: string): Promise<void> {
-  const queue: { from: string; to: string }[] = recipe.files.map((path) => ({ from: join(packages, path), to: path }));
+  const queue: { from: string; to: string }[] = recipe.files.map((path) => ({
+    from: join(packages, path),
+    // usr/sbin is a link to usr/bin.
+    to: path.replace(/^usr\/sbin\//, 'usr/bin/'),
+  }));
   queue.push({ from: node, to: 'usr/bin/node' });
   const done = new Set<string>();
   for (let next = queue.shift(); next; next = queue.shift()) {
@@ -121,12 +134,17 @@ async function installModules(
     await mkdir(dirname(join(root, path)), { recursive: true });
     await writeFile(join(root, path), data);
   }
-  const needs = ({ depends }: Module): readonly string[] =>
+  // Everything a module needs, in loading order.
+  const needs = ({ depends }: Module): readonly Module[] =>
     depends.flatMap((name) => {
       const module = byName.get(name.replaceAll('-', '_'));
-      return module ? [module.path, ...needs(module)] : [];
+      return module ? [...needs(module), module] : [];
     });
-  const lines = modules.map((module) => `${module.path}: ${[...new Set(needs(module))].join(' ')}`);
+  // modprobe loads a line from its end.
+  const lines = modules.map((module) => {
+    const paths = [...new Set(needs(module).map(({ path }) => path))];
+    return `${module.path}: ${paths.reverse().join(' ')}`;
+  });
   await writeFile(join(root, 'modules.dep'), `${lines.join('\n')}\n`);
   const aliases = modules.flatMap(({ name, aliases: all }) => all.map((alias) => `alias ${alias} ${name}`));
   await writeFile(join(root, 'modules.alias'), `${aliases.join('\n')}\n`);

@@ -10,6 +10,9 @@ import { run, tryRun } from '../base/process.ts';
 /** For containerd to start and import one small image; it takes 1 s. */
 const PRELOAD_MS = 120_000;
 
+/** Largest scratch disk, in blocks of 4 KiB: 1 TiB. */
+const MAX_BLOCKS = 2 ** 28;
+
 const PRELOAD_CONFIG = `version = 2
 root = "/scratch/containerd"
 state = "/run/containerd"
@@ -84,7 +87,10 @@ export async function preloadContainerd(options: {
   return directory;
 }
 
-/** No journal and no checksums: a scratch disk does not outlive its machine. Sparse, as nothing has to be written out. */
+/**
+ * No journal and no checksums: a scratch disk does not outlive its machine. Sparse, as nothing has to be written out. Small,
+ * with room in its tables to grow online to the size of the machine's disk.
+ */
 export async function makeScratch(
   directory: string,
   file: string,
@@ -95,10 +101,10 @@ export async function makeScratch(
   await run(
     'mke2fs',
     [
-      ...['-q', '-F', '-t', 'ext4', '-m', '0', '-L', 'scratch', '-U', options.uuid],
-      ...['-O', '^has_journal,^resize_inode,^metadata_csum,uninit_bg,sparse_super2'],
+      ...['-q', '-F', '-t', 'ext4', '-b', '4096', '-i', '16384', '-m', '0', '-L', 'scratch', '-U', options.uuid],
+      ...['-O', '^has_journal,^metadata_csum,uninit_bg,resize_inode'],
       // The file is all zeros: inode tables need no writing, neither now nor by the guest's kernel later.
-      ...['-E', 'nodiscard,lazy_itable_init=1,assume_storage_prezeroed=1,root_owner=0:0'],
+      ...['-E', `nodiscard,lazy_itable_init=1,assume_storage_prezeroed=1,root_owner=0:0,resize=${MAX_BLOCKS}`],
       ...['-d', directory, file],
     ],
     { signal: options.signal, timeoutMs: 120_000 },
