@@ -3,6 +3,7 @@ import { chmod, cp, mkdir, readFile, realpath, stat, symlink, writeFile } from '
 import { dirname, join } from 'node:path';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import { run } from '../base/process.ts';
+import { AGENT_NODE_FLAGS } from './agent-bundle.ts';
 import { dependencies, isElf, strip } from './elf.ts';
 import type { Module } from './kernel.ts';
 import type { Recipe } from './recipe.ts';
@@ -58,6 +59,7 @@ export async function assembleRoot(options: {
   await installPrograms(recipe, packages, options.node, target);
   await linkApplets(target, options.signal);
   await writeFile(join(target, 'usr/lib/infralet/agent.cjs'), options.agent);
+  await writeFile(join(target, 'usr/lib/infralet/node-flags'), `${AGENT_NODE_FLAGS.join(' ')}\n`);
   await installModules(options.kernelRelease, options.modules, options.bootModules, target);
   // cp keeps modes and symlinks; owners become root in the file system image.
   await cp(options.overlay, target, { recursive: true, verbatimSymlinks: true, force: true });
