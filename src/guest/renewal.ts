@@ -29,8 +29,9 @@ export interface RenewalOptions {
 export async function keepRenewed(options: RenewalOptions, signal: AbortSignal): Promise<void> {
   let { notAfter } = options;
   let failures = 0;
+  let earliest = 0;
   while (!signal.aborted) {
-    const due = notAfter - options.pki.renewBefore - options.clock.now();
+    const due = Math.max(notAfter - options.pki.renewBefore, earliest) - options.clock.now();
     const pause = failures > 0 ? backoffMs(RETRY, failures) : Math.max(due, 0);
     const slept = await options.clock.sleep(Math.min(pause, LONGEST_SLEEP_MS), signal).then(
       () => true,
@@ -41,6 +42,8 @@ export async function keepRenewed(options: RenewalOptions, signal: AbortSignal):
     try {
       notAfter = await renew(options, signal);
       failures = 0;
+      // A life that is shorter than renewBefore must not make this a tight loop.
+      earliest = options.clock.now() + (notAfter - options.clock.now()) / 3;
       options.log.debug('agent certificate renewed', { notAfter: new Date(notAfter).toISOString() });
     } catch (error) {
       if (signal.aborted) return;

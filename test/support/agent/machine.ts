@@ -155,6 +155,10 @@ export class TestMachine implements AsyncDisposable {
       { stdio: ['ignore', 'ignore', 'pipe'] },
     );
     this.#child = child;
+    // A test that runs out of time disposes of nothing; its agent must not outlive it all the same.
+    const reap = (): void => void child.kill('SIGKILL');
+    process.once('exit', reap);
+    child.once('exit', () => process.off('exit', reap));
     const from = this.lines.length;
     const raw: string[] = [];
     createInterface({ input: child.stderr }).on('line', (line) => {
