@@ -3,7 +3,7 @@ import { type ServerErrorResponse, status } from '@grpc/grpc-js';
 import { type ErrorCode, InfraletError } from '../base/errors.ts';
 
 /** A status that containerd itself answered with: passed on as it is. */
-export function isStatus(error: unknown): error is { readonly code: status; readonly details: string } {
+function isStatus(error: unknown): error is { readonly code: status; readonly details: string } {
   return (
     error instanceof Error &&
     'code' in error &&

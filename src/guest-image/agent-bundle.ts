@@ -5,6 +5,8 @@ import { build } from 'esbuild';
 import { PROTO_DIR } from '../rpc/load.ts';
 
 /** The parser behind proto-loader; taken from there, so that both are always of one version. */
+const PARSER = 'protobufjs';
+
 interface ProtobufJs {
   loadSync(path: string): { toJSON(): object };
 }
@@ -23,7 +25,7 @@ export const AGENT_NODE_FLAGS = [
 /** Writes the bundle to `outFile`; the same sources and version give the same bytes. */
 export async function bundleAgent(outFile: string, version: string): Promise<void> {
   const require = createRequire(import.meta.resolve('@grpc/proto-loader'));
-  const protobuf = require('protobufjs') as ProtobufJs;
+  const protobuf = require(PARSER) as ProtobufJs;
   const descriptor = protobuf.loadSync(join(PROTO_DIR, 'agent', 'v1', 'agent.proto')).toJSON();
   await build({
     entryPoints: [join(import.meta.dirname, '..', 'agent', 'main.ts')],

@@ -214,7 +214,7 @@ export function soon(timeoutMs = 10_000): { signal: AbortSignal; timeoutMs: numb
 }
 
 /** Keeps what is logged, for tests about refusals. */
-export class RecordingLog implements Logger {
+class RecordingLog implements Logger {
   readonly entries: { readonly level: string; readonly message: string; readonly fields: object }[] = [];
   readonly #add = (level: string) => (message: string, fields?: object) =>
     void this.entries.push({ level, message, fields: fields ?? {} });
