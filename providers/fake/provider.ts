@@ -121,8 +121,8 @@ export class FakeProvider implements Provider {
       reason: '',
       launchedAt: this.#context.clock.now(),
       shape: { ...request.shape },
-      agent: undefined,
-      podLink: undefined,
+      agent: { host: '127.0.0.1', port: 1 },
+      podLink: { kind: 'tap', device: 'fake' },
     };
     const console = `fake machine ${id} has started\n`;
     this.#machines.set(id, { instance, console, stopped: promise, stop: resolve });

@@ -87,7 +87,8 @@ function disks(files: MachineFiles, image: GuestImage): readonly string[] {
   };
   return [
     ['-blockdev', JSON.stringify(root), '-device', 'virtio-blk-device,drive=root,serial=root'],
-    ['-blockdev', JSON.stringify(scratch), '-device', 'virtio-blk-device,drive=scratch,serial=scratch'],
+    // A full disk on the node is an error that the guest sees, and ends with; the default would pause it without a word.
+    ['-blockdev', JSON.stringify(scratch), '-device', 'virtio-blk-device,drive=scratch,serial=scratch,werror=report'],
   ].flat();
 }
 

@@ -126,7 +126,7 @@ export class QemuProvider implements Provider {
   }
 
   async exits(id: InstanceId, signal: AbortSignal): Promise<string> {
-    const monitor = this.#monitors.get(id);
+    const monitor = this.#monitors.get(id) ?? (await this.#settled(id, signal));
     if (monitor) return await abortable(monitor.stopped, signal);
     const [instance] = await this.describe({ by: 'ids', ids: [id] }, signal);
     return instance ? instance.reason : 'the machine does not exist';
@@ -199,6 +199,12 @@ export class QemuProvider implements Provider {
     } finally {
       this.#launching.delete(id);
     }
+  }
+
+  /** The monitor of a machine after what is being done to it now, such as its launch. */
+  async #settled(id: InstanceId, signal: AbortSignal): Promise<Monitor | undefined> {
+    using _ = await this.#locks.acquire(id, signal);
+    return this.#monitors.get(id);
   }
 
   /** The machine of a token that was launched before and got as far as a process. */

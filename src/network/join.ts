@@ -5,42 +5,41 @@
  * has taken over both addresses, does.
  */
 import { InfraletError } from '../base/errors.ts';
-import { findLink, ip, tcBatch, tcShow } from './netns.ts';
+import { findLink, ip, moveLink, tcBatch, tcShow } from './netns.ts';
 
 export async function joinTap(
   target: { readonly netns: string; readonly ifName: string; readonly mtu: number; readonly tap: string },
   signal: AbortSignal,
 ): Promise<void> {
   const { netns, ifName, tap } = target;
-  const inside = await findLink(netns, tap, signal);
-  if (!inside) {
-    if (!(await findLink(undefined, tap, signal))) {
-      throw new InfraletError('FAILED_PRECONDITION', `the machine's tap ${tap} does not exist`, {
-        hint: 'the machine has ended: its console says why',
-      });
-    }
-    // The emulator holds the device by its descriptor and does not notice the move.
-    await ip(['link', 'set', 'dev', tap, 'netns', netns], signal);
+  // The emulator holds the device by its descriptor and does not notice the move.
+  if (!(await moveLink(tap, netns, signal)) && !(await findLink(netns, tap, signal))) {
+    throw new InfraletError('FAILED_PRECONDITION', `the machine's tap ${tap} does not exist`, {
+      hint: 'the machine has ended: its console says why',
+    });
   }
   // No address of its own: the tap must say nothing to the machine that the pod's network did not.
   await ip(['-n', netns, 'link', 'set', 'dev', tap, 'mtu', String(target.mtu), 'addrgenmode', 'none', 'up'], signal);
-  await redirect(netns, ifName, tap, signal);
-  await redirect(netns, tap, ifName, signal);
+  const qdiscs = (await tcShow(netns, ['qdisc', 'show'], signal)).split('\n');
+  const lines = [
+    ...(await redirect({ netns, from: ifName, to: tap }, qdiscs, signal)),
+    ...(await redirect({ netns, from: tap, to: ifName }, qdiscs, signal)),
+  ];
+  if (lines.length > 0) await tcBatch(netns, lines, signal);
 }
 
-/** Everything that arrives at `from` leaves through `to`. */
-async function redirect(netns: string, from: string, to: string, signal: AbortSignal): Promise<void> {
-  const present = await tcShow(netns, ['filter', 'show', 'dev', from, 'ingress'], signal);
-  if (present.includes(`to device ${to})`)) return;
-  const qdiscs = await tcShow(netns, ['qdisc', 'show', 'dev', from], signal);
+/** The commands that are still missing for everything that arrives at `from` to leave through `to`. */
+async function redirect(
+  way: { readonly netns: string; readonly from: string; readonly to: string },
+  qdiscs: readonly string[],
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const { netns, from, to } = way;
   // u32 rather than matchall: some kernels are built without the latter, none without the former.
-  const match = 'u32 match u32 0 0';
-  await tcBatch(
-    netns,
-    [
-      ...(qdiscs.includes('qdisc ingress') ? [] : [`qdisc add dev ${from} ingress`]),
-      `filter add dev ${from} parent ffff: protocol all prio 1 ${match} action mirred egress redirect dev ${to}`,
-    ],
-    signal,
-  );
+  const filter = `filter add dev ${from} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev ${to}`;
+  if (!qdiscs.some((line) => line.startsWith(`qdisc ingress ffff: dev ${from} `))) {
+    return [`qdisc add dev ${from} ingress`, filter];
+  }
+  const present = await tcShow(netns, ['filter', 'show', 'dev', from, 'ingress'], signal);
+  return present.includes(`to device ${to})`) ? [] : [filter];
 }

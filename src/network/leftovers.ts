@@ -1,9 +1,9 @@
 /**
- * What the reference CNI plugins leave on a node when the last pod has gone: the bridge and portmap's empty chains. On a node
- * in service that is right, since the next pod needs them; a test run or an uninstall takes them away.
+ * What CNI leaves on a node when the last pod has gone: the bridge, portmap's empty chains, iproute2's directory of names.
+ * On a node in service that is right, since the next pod needs them; a test run or an uninstall takes them away.
  */
 import { deleteChain, deleteRule, eachNatTable } from './iptables.ts';
-import { findLink, ip } from './netns.ts';
+import { findLink, ip, removeNetnsDir } from './netns.ts';
 
 /** portmap's chains; the first holds one rule per pod with host ports. */
 const DNAT_CHAIN = 'CNI-HOSTPORT-DNAT';
@@ -14,6 +14,7 @@ export async function removeHostLeftovers(bridges: readonly string[], signal: Ab
   for (const bridge of bridges) {
     if (await findLink(undefined, bridge, signal)) await ip(['link', 'del', 'dev', bridge], signal);
   }
+  await removeNetnsDir(signal);
   await eachNatTable(async (program, rules) => {
     if (rules.some((rule) => rule.startsWith(`-A ${DNAT_CHAIN} `))) return;
     const chains = CHAINS.filter((chain) => rules.includes(`-N ${chain}`));

@@ -1,5 +1,5 @@
 /** Named network namespaces and the links inside them, through iproute2's JSON. */
-import { access } from 'node:fs/promises';
+import { access, readdir, rmdir } from 'node:fs/promises';
 import { z } from 'zod';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
@@ -65,6 +65,27 @@ export async function findLink(
   }
   const link = linksSchema.parse(JSON.parse(result.stdout))[0];
   return link && { name: link.ifname, mac: link.address, mtu: link.mtu };
+}
+
+/** Moves a link from the node's own namespace; false when there is none of that name there. */
+export async function moveLink(device: string, netns: string, signal: AbortSignal): Promise<boolean> {
+  const args = ['link', 'set', 'dev', device, 'netns', netns];
+  const result = await tryRun('ip', args, { signal, timeoutMs: TIMEOUT_MS });
+  if (result.exitCode === 0) return true;
+  if (/does not exist|cannot find device/i.test(result.stderr)) return false;
+  throw new InfraletError('INTERNAL', `cannot move ${device} into ${netns}: ${result.stderr.trim()}`);
+}
+
+/** Removes iproute2's directory of names, which is a mount of its own, when no name is left in it. */
+export async function removeNetnsDir(signal: AbortSignal): Promise<void> {
+  try {
+    if ((await readdir(NETNS_DIR)).length > 0) return;
+    await tryRun('umount', [NETNS_DIR], { signal, timeoutMs: TIMEOUT_MS });
+    await rmdir(NETNS_DIR);
+  } catch (error) {
+    // Another program has just made a namespace, or never any was made.
+    if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'EBUSY')) throw error;
+  }
 }
 
 export async function ip(args: readonly string[], signal: AbortSignal): Promise<string> {
