@@ -100,7 +100,8 @@ describe('a daemon killed in the middle', () => {
           expect(second.sandboxes.list(), where).toEqual([]);
           expect(second.containers.list(), where).toEqual([]);
         }
-        await first[Symbol.asyncDispose]();
+        // What hangs in the dead daemon stays hanging; this only takes its timers away.
+        void first[Symbol.asyncDispose]();
         world.guests.guests.clear();
       }
     }
