@@ -97,7 +97,15 @@ export function foreground(file, args, options = {}) {
       child.kill(signal);
     };
     for (const signal of SIGNALS) process.on(signal, forward);
+    // npm ends by a SIGTERM without telling its child: then nobody is left who could end us.
+    const parent = process.ppid;
+    const watch = setInterval(() => {
+      if (process.ppid === parent || process.env['npm_lifecycle_event'] === undefined) return;
+      clearInterval(watch);
+      forward('SIGTERM');
+    }, 250);
     const done = () => {
+      clearInterval(watch);
       for (const signal of SIGNALS) process.off(signal, forward);
     };
     child.on('error', (error) => {
