@@ -1,12 +1,15 @@
 /** `Configure`: clock, randomness and host name, which a clone inherits from its template and must not keep. */
-import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { InfraletError } from '../base/errors.ts';
 import type { ConfigureRequest__Output } from '../gen/infralet/agent/v1/ConfigureRequest.ts';
+import type { PodNic__Output } from '../gen/infralet/agent/v1/PodNic.ts';
 import { runCommand } from './commands.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
 
 /** RFC 1123 name, as the kernel takes it. */
 const HOSTNAME = /^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$/i;
+const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i;
 const MAX_ENTROPY = 4096;
 
 export async function configure(request: ConfigureRequest__Output, options: AgentOptions): Promise<void> {
@@ -18,6 +21,17 @@ export async function configure(request: ConfigureRequest__Output, options: Agen
   if (request.hostname !== '') writeFileSync(options.hostnameFile, request.hostname);
   const clockMs = Number(BigInt(request.clockNanos) / 1_000_000n);
   if (clockMs > 0) await setClock(clockMs, options.dateCommand);
+  if (request.podNic) await preparePodNic(request.podNic, options.nicsDir);
+}
+
+async function preparePodNic({ foundBy, mac, mtu }: PodNic__Output, nicsDir: string): Promise<void> {
+  if (!MAC.test(foundBy) || !MAC.test(mac))
+    throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
+  if (mtu < 68 || mtu > 65_535) throw new InfraletError('INVALID_ARGUMENT', `${mtu} is no MTU`);
+  const address = (nic: string): string => readFileSync(join(nicsDir, nic, 'address'), 'utf8').trim();
+  const nic = readdirSync(nicsDir).find((name) => address(name) === foundBy.toLowerCase());
+  if (nic === undefined) return;
+  await runCommand('ip', ['link', 'set', 'dev', nic, 'address', mac, 'mtu', String(mtu)]);
 }
 
 /**

@@ -63,6 +63,8 @@ export interface AgentOptions {
   readonly imageDigestFile: string;
   readonly hostnameFile: string;
   readonly entropyFile: string;
+  /** One directory per network interface, as in sysfs. */
+  readonly nicsDir: string;
   /** Programs, found in PATH unless absolute. */
   readonly dateCommand: string;
   readonly powerOffCommand: string;
@@ -107,6 +109,7 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     imageDigestFile: at('/usr/lib/infralet/image-digest'),
     hostnameFile: at('/proc/sys/kernel/hostname'),
     entropyFile: at('/dev/urandom'),
+    nicsDir: at('/sys/class/net'),
     dateCommand: values.date ?? (moved ? 'true' : 'date'),
     powerOffCommand: values['power-off'] ?? (moved ? 'true' : 'poweroff'),
   };
