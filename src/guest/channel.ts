@@ -72,6 +72,11 @@ export interface AgentChannel extends AsyncDisposable {
     settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
     options: CallOptions,
   ): Promise<void>;
+  /** Gives the NIC with the hardware address `foundBy` the pod's address and MTU; idempotent. */
+  configurePodNic(
+    nic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
+    options: CallOptions,
+  ): Promise<void>;
   /** Orderly power-off; resolves when the agent has begun. */
   shutdown(graceMs: number, options: CallOptions): Promise<void>;
 }

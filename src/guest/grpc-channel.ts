@@ -134,6 +134,13 @@ export class GrpcAgentChannel implements AgentChannel {
     await this.#unary('Configure', options, (grpc, done) => this.#client.Configure(request, grpc, done));
   }
 
+  async configurePodNic(
+    podNic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
+    options: CallOptions,
+  ): Promise<void> {
+    await this.#unary('Configure', options, (grpc, done) => this.#client.Configure({ podNic }, grpc, done));
+  }
+
   async shutdown(graceMs: number, options: CallOptions): Promise<void> {
     await this.#unary('Shutdown', options, (grpc, done) => this.#client.Shutdown({ graceMs }, grpc, done));
   }

@@ -8,8 +8,8 @@ import type { PodNetworkResult } from '../network/pod-network.ts';
 const GUEST_LOG_DIRECTORY = '/scratch/logs';
 /** The guest's containerd uses the cgroupfs driver; every pod of the machine lives here. */
 const GUEST_CGROUP_PARENT = '/pod';
-/** Hardware address of the pod NIC as every provider makes it; the pod's own address is set when it is moved. */
-const POD_NIC = '52:54:00:00:00:02';
+/** Hardware address of the pod NIC as every provider makes it; the pod's own is set before it is moved. */
+export const POD_NIC = '52:54:00:00:00:02';
 
 export interface NodeFacts {
   /** Host name of the node, for pods without one of their own. */
@@ -51,7 +51,7 @@ export function guestCniConfig(network: PodNetworkResult): string {
     plugins: [
       {
         type: 'host-device',
-        hwaddr: POD_NIC,
+        hwaddr: network.mac,
         ipam: {
           type: 'static',
           addresses: network.addresses.map(({ address, gateway }) => ({ address, ...(gateway ? { gateway } : {}) })),
@@ -61,7 +61,6 @@ export function guestCniConfig(network: PodNetworkResult): string {
           })),
         },
       },
-      { type: 'tuning', mac: network.mac, mtu: network.mtu },
     ],
   });
 }

@@ -9,7 +9,7 @@ import type { AgentChannel, CallOptions, ChannelDialer, GuestFile, MachineIdenti
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
-import { guestCniConfig, guestSandboxConfig, type NodeFacts } from './guest-config.ts';
+import { guestCniConfig, guestSandboxConfig, type NodeFacts, POD_NIC } from './guest-config.ts';
 import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
 import type { SandboxRecord } from './record.ts';
@@ -98,18 +98,17 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       const channel = channelOf(deps, record.id);
       const { networkResult } = record;
       if (!networkResult) throw new InfraletError('INTERNAL', 'the pod has no network yet');
+      const options = { signal, timeoutMs: GUEST_CALL_MS };
+      await channel.configurePodNic({ foundBy: POD_NIC, mac: networkResult.mac, mtu: networkResult.mtu }, options);
       await channel.putFiles(
         { root: 'ROOT_CNI', path: '10-pod.conflist', replace: true },
         one(Buffer.from(guestCniConfig(networkResult))),
-        { signal, timeoutMs: GUEST_CALL_MS },
+        options,
       );
       const guestConfig = guestSandboxConfig(config, deps.node);
       const found = await existingGuestSandbox(channel, signal);
       if (found === undefined) await guestNetworkReady(channel, clock, signal);
-      const id =
-        found ??
-        (await channel.cri('RunPodSandbox', { config: guestConfig }, { signal, timeoutMs: GUEST_CALL_MS }))
-          .podSandboxId;
+      const id = found ?? (await channel.cri('RunPodSandbox', { config: guestConfig }, options)).podSandboxId;
       store.update(record.id, { guestSandboxId: id });
     },
 

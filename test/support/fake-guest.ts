@@ -138,6 +138,8 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 
   async configure(): Promise<void> {}
 
+  async configurePodNic(): Promise<void> {}
+
   async shutdown(): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {

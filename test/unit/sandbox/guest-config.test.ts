@@ -40,7 +40,7 @@ describe('guestSandboxConfig', () => {
   });
 });
 
-test('guestCniConfig carries addresses, routes, MAC and MTU of the node', () => {
+test('guestCniConfig carries addresses and routes of the node, and finds the NIC by its MAC', () => {
   const text = guestCniConfig({
     netns: '/run/netns/x',
     mac: '0a:58:0a:f4:00:05',
@@ -51,13 +51,13 @@ test('guestCniConfig carries addresses, routes, MAC and MTU of the node', () => 
   expect(JSON.parse(text).plugins).toEqual([
     expect.objectContaining({
       type: 'host-device',
+      hwaddr: '0a:58:0a:f4:00:05',
       ipam: {
         type: 'static',
         addresses: [{ address: '10.244.0.5/24', gateway: '10.244.0.1' }],
         routes: [{ dst: '0.0.0.0/0' }],
       },
     }),
-    { type: 'tuning', mac: '0a:58:0a:f4:00:05', mtu: 1450 },
   ]);
 });
 
