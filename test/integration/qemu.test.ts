@@ -11,7 +11,7 @@ import { machineFiles, machineId, readRecord } from '../../providers/qemu/record
 import { MARKER } from '../../providers/qemu/tiny-guest.ts';
 import { InfraletError } from '../../src/base/errors.ts';
 import type { InstanceId } from '../../src/base/ids.ts';
-import { until } from '../../src/base/time.ts';
+import { systemClock, until } from '../../src/base/time.ts';
 import type { Instance } from '../../src/cloud/contract.ts';
 import { GUEST_IMAGE_TIMEOUT_MS, guestImage } from '../support/guest.ts';
 import { endChild } from '../support/pod-wire.ts';
@@ -219,7 +219,7 @@ describe('a daemon that is killed', () => {
       const token = `cut-${delay}`;
       const { child, lines } = await start(token);
       await lines.next();
-      await new Promise((resolve) => setTimeout(resolve, delay));
+      await systemClock.sleep(delay, signal);
       await endChild(child);
       await reopen();
       const again = await launch(token);

@@ -10,6 +10,8 @@ import { run, tryRun } from '../../src/base/process.ts';
 import { until } from '../../src/base/time.ts';
 import type { PodNetworkResult } from '../../src/network/pod-network.ts';
 
+/** A Debian package of the set-up, not a module. */
+const EMULATOR = 'qemu-system-x86_64';
 const signal = AbortSignal.timeout(600_000);
 const sh = async (...words: readonly string[]): Promise<string> =>
   await run(words[0] ?? '', words.slice(1), { signal, timeoutMs: 10_000 });
@@ -32,7 +34,7 @@ export async function podWire(name: string): Promise<PodWire> {
     ...['-netdev', `hubport,id=h${id},hubid=0,netdev=${id}`],
   ];
   const args = ['-M', 'none', '-nodefaults', '-display', 'none', '-qmp', `unix:${qmp},server=on,wait=off`];
-  const child = spawn('qemu-system-x86_64', [...args, ...end('a', tap), ...end('b', inner)], { stdio: 'ignore' });
+  const child = spawn(EMULATOR, [...args, ...end('a', tap), ...end('b', inner)], { stdio: 'ignore' });
   await until(
     async () =>
       (await tryRun('ip', ['link', 'show', inner], { signal, timeoutMs: 5000 })).exitCode === 0 ? true : undefined,
