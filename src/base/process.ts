@@ -38,7 +38,7 @@ export async function tryRun(file: string, args: readonly string[], options: Run
   if (options.onStderrLine) {
     const onLine = options.onStderrLine;
     void (async () => {
-      for await (const line of child.iterable({ from: 'stderr' })) onLine(String(line));
+      for await (const line of child.iterable({ from: 'stderr' })) onLine(line);
     })().catch(() => undefined);
   }
   const result = await child;

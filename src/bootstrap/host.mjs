@@ -111,7 +111,7 @@ function aptProgress(line) {
  * @param {readonly string[]} wanted
  * @returns {Promise<readonly string[]>}
  */
-export async function missingPackages(wanted) {
+async function missingPackages(wanted) {
   let listed;
   try {
     // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders

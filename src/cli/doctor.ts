@@ -20,7 +20,7 @@ export async function doctor(config: Config, io: Io, options: { readonly json: b
   return checks.every(({ ok }) => ok);
 }
 
-export function printChecks(checks: readonly Check[], io: Io): void {
+function printChecks(checks: readonly Check[], io: Io): void {
   const width = Math.max(...checks.map(({ name }) => name.length));
   for (const { name, ok, detail, fix } of checks) {
     line(io.out, `${ok ? '✔' : '✘'} ${name.padEnd(width)}  ${detail}`);

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { errorMessage, type InfraletError } from '../base/errors.ts';
 import { tryRun } from '../base/process.ts';
 import type { Config } from '../config/schema.ts';
+import { routeGrpcLog } from '../rpc/grpc-log.ts';
 import { createLogger, type Logger } from '../telemetry/log.ts';
 import { type Io, line } from './io.ts';
 
@@ -25,6 +26,7 @@ export async function serve(config: Config, io: Io, options: ServeOptions): Prom
     components: config.log.components,
     format: config.log.format === 'auto' ? automatic : config.log.format,
   });
+  routeGrpcLog(log);
   await using stack = new AsyncDisposableStack();
   stack.use(await options.startDaemon(config, log, io.signal));
   await notifySystemd('READY=1', log);

@@ -7,7 +7,7 @@ import { formatProblem, parseConfig } from './parse.ts';
 import type { Config } from './schema.ts';
 
 /** Where an installed node keeps its configuration. */
-export const SYSTEM_CONFIG = '/etc/infralet/infralet.yaml';
+const SYSTEM_CONFIG = '/etc/infralet/infralet.yaml';
 /** Part of the program: what runs when nothing else is configured. */
 export const DEFAULT_CONFIG = join(import.meta.dirname, '..', '..', 'config', 'infralet.yaml');
 
@@ -48,7 +48,7 @@ async function readConfig(path: string): Promise<Config> {
 }
 
 /** Fills in what depends on this host and on other settings. */
-export function resolveDefaults(config: Config, host: string = hostname()): Config {
+function resolveDefaults(config: Config, host: string = hostname()): Config {
   return {
     ...config,
     node: config.node === '' ? host : config.node,
