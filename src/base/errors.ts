@@ -69,8 +69,3 @@ export function errorMessage(error: unknown): string {
 export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' && names.includes(error.code);
 }
-
-/** Exhaustiveness check for unions. */
-export function assertNever(value: never): never {
-  throw new InfraletError('INTERNAL', `unexpected value ${JSON.stringify(value)}`);
-}

@@ -4,10 +4,11 @@ import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { AdminClient } from '../admin/client.ts';
 import { hasErrno, InfraletError } from '../base/errors.ts';
+import { printable } from '../base/text.ts';
 import { until, withTimeout } from '../base/time.ts';
 import type { Config } from '../config/schema.ts';
 import type { CriClient } from './cri-client.ts';
-import { indent, printable } from './format.ts';
+import { indent } from './format.ts';
 import { type Io, line } from './io.ts';
 import { formatTimeline, sandboxInfo } from './sandbox-info.ts';
 

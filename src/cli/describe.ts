@@ -2,9 +2,10 @@
 import type { AdminClient } from '../admin/client.ts';
 import type { CallLimits } from '../admin/unary.ts';
 import { InfraletError } from '../base/errors.ts';
+import { printable } from '../base/text.ts';
 import { systemClock } from '../base/time.ts';
 import type { CriClient } from './cri-client.ts';
-import { formatAge, formatBytes, formatTable, indent, printable } from './format.ts';
+import { formatAge, formatBytes, formatTable, indent } from './format.ts';
 import { type Io, line } from './io.ts';
 import { formatTimeline, parseSandboxInfo, type SandboxInfo } from './sandbox-info.ts';
 

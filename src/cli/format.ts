@@ -1,5 +1,4 @@
 /** Ages, sizes, tables and foreign text for a terminal. */
-import { stripVTControlCharacters } from 'node:util';
 
 /** "45s", "12m", "3h", "9d": one unit, as kubectl and crictl do. */
 export function formatAge(ms: number): string {
@@ -35,16 +34,6 @@ export function formatTable(header: readonly string[], rows: readonly (readonly 
         .trimEnd(),
     )
     .join('\n');
-}
-
-/**
- * Text that a guest or a registry wrote, made harmless for a terminal: no escape sequences, no control characters
- * but newline and tab, nothing that turns the direction of writing.
- */
-export function printable(text: string): string {
-  return stripVTControlCharacters(text)
-    .replaceAll('\r\n', '\n')
-    .replaceAll(/[^\P{Cc}\n\t]|\p{Bidi_Control}/gu, '');
 }
 
 export function indent(text: string, by = '  '): string {

@@ -1,6 +1,8 @@
 /** `infralet image list`: the node's image store. */
+
+import { printable } from '../base/text.ts';
 import type { CriClient } from './cri-client.ts';
-import { formatBytes, formatTable, printable } from './format.ts';
+import { formatBytes, formatTable } from './format.ts';
 import { type Io, line } from './io.ts';
 
 const TIMEOUT_MS = 10_000;

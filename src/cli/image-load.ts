@@ -1,6 +1,7 @@
 /** `infralet image load FILE|oci:DIR`: images without a registry. */
 import type { AdminClient } from '../admin/client.ts';
-import { formatBytes, printable } from './format.ts';
+import { printable } from '../base/text.ts';
+import { formatBytes } from './format.ts';
 import { type Io, line } from './io.ts';
 
 /** An archive of many gigabytes on a slow disk. */

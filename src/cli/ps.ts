@@ -1,9 +1,10 @@
 /** `infralet ps`: sandboxes, their machines, states, ages and sizes. */
 import type { CallLimits } from '../admin/unary.ts';
 import { InfraletError } from '../base/errors.ts';
+import { printable } from '../base/text.ts';
 import { systemClock } from '../base/time.ts';
 import type { CriClient } from './cri-client.ts';
-import { formatAge, formatBytes, formatTable, printable } from './format.ts';
+import { formatAge, formatBytes, formatTable } from './format.ts';
 import { type Io, line } from './io.ts';
 import { sandboxInfo } from './sandbox-info.ts';
 

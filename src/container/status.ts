@@ -5,7 +5,7 @@ import type { ContainerRecord } from './record.ts';
 
 /** Exit code and reason of a container whose machine went away with it; 137 is SIGKILL's. */
 const LOST_EXIT_CODE = 137;
-export const LOST_REASON = 'MachineLost';
+const LOST_REASON = 'MachineLost';
 
 /** Longest text taken over from a guest; kubelets cut at 4096 bytes themselves. */
 const MAX_TEXT = 4096;
@@ -14,10 +14,14 @@ type Change = Partial<Omit<ContainerRecord, 'id' | 'sandboxId'>>;
 
 /** What a status of the guest changes in the record. Numbers and texts are checked: the guest is not trusted. */
 export function changeFromGuest(status: ContainerStatus__Output): Change {
+  const startedAt = nanosText(status.startedAt);
+  const finishedAt = nanosText(status.finishedAt);
+  // containerd notes the start when its call returns: a brief process may have ended before, by its own account.
+  const turned = finishedAt !== '0' && BigInt(finishedAt) < BigInt(startedAt);
   return {
     state: status.state,
-    startedAt: nanosText(status.startedAt),
-    finishedAt: nanosText(status.finishedAt),
+    startedAt: turned ? finishedAt : startedAt,
+    finishedAt,
     exitCode: status.exitCode,
     reason: status.reason.slice(0, MAX_TEXT),
     message: status.message.slice(0, MAX_TEXT),

@@ -1,12 +1,8 @@
 /** The end of a machine's console, for people. */
 import { InfraletError } from '../base/errors.ts';
 import type { InstanceId } from '../base/ids.ts';
+import { printable } from '../base/text.ts';
 import type { Provider } from '../cloud/contract.ts';
-
-/** Console text is the guest's: control characters must not reach a terminal or a log as they are. */
-export function printable(text: string): string {
-  return text.replace(/[^\x20-\x7e\n]/g, '').trim();
-}
 
 /** Never throws: an error message must not be lost to the lack of a console. */
 export async function consoleTail(
@@ -16,7 +12,7 @@ export async function consoleTail(
   signal: AbortSignal,
 ): Promise<string> {
   try {
-    return printable(await provider.console(id, maxBytes, signal));
+    return printable(await provider.console(id, maxBytes, signal)).trim();
   } catch (error) {
     return `(no console: ${InfraletError.from(error).message})`;
   }

@@ -20,6 +20,8 @@ const SILENT: ReadonlySet<StepKind> = new Set(['ready', 'settle', 'forget']);
 /** Codes with which agent.connect says that there is no way back to a machine. */
 const GONE: ReadonlySet<ErrorCode> = new Set(['ABORTED', 'PERMISSION_DENIED', 'DEADLINE_EXCEEDED']);
 
+const INTERRUPTED = new InfraletError('ABORTED', 'the sandbox is no longer wanted');
+
 /** States from which a sandbox can fail. */
 const CAN_FAIL = ['planned', 'requested', 'running', 'connected', 'ready', 'stopping'] as const;
 
@@ -27,8 +29,8 @@ export class Reconciler implements AsyncDisposable {
   readonly #runner: KeyedRunner<SandboxId>;
   readonly #executors: ReturnType<typeof stepExecutors>;
   readonly #failures = new Map<SandboxId, number>();
-  /** Ends the steps that build a sandbox as soon as it is no longer wanted. */
-  readonly #building = new Map<SandboxId, AbortController>();
+  /** Ends the steps of a sandbox that are under way. */
+  readonly #inProgress = new Map<SandboxId, AbortController>();
   readonly #deps: StepDeps;
   readonly #journal: Journal;
   readonly #config: Config;
@@ -53,9 +55,9 @@ export class Reconciler implements AsyncDisposable {
     this.#runner.trigger(id);
   }
 
-  /** Like `trigger`, and stops building what is no longer wanted. */
+  /** Like `trigger`, and ends the steps in progress: they serve a wish that is no longer there. */
   interrupt(id: SandboxId): void {
-    this.#building.get(id)?.abort(new InfraletError('ABORTED', 'the sandbox is no longer wanted'));
+    this.#inProgress.get(id)?.abort(INTERRUPTED);
     this.#runner.trigger(id);
   }
 
@@ -80,19 +82,16 @@ export class Reconciler implements AsyncDisposable {
         this.#failures.delete(id);
         return undefined;
       }
-      const building = new AbortController();
-      this.#building.set(id, building);
-      const stepSignal = AbortSignal.any([signal, building.signal]);
-      const wantedBefore = entry.record.wanted;
-      const results = await Promise.allSettled(steps.map((step) => this.#step(step, id, stepSignal, building)));
-      this.#building.delete(id);
+      const group = new AbortController();
+      this.#inProgress.set(id, group);
+      const together = AbortSignal.any([signal, group.signal]);
+      const results = await Promise.allSettled(steps.map((step) => this.#step(step, id, together, group)));
+      this.#inProgress.delete(id);
+      signal.throwIfAborted();
+      // Interrupted because the wish has changed: plan for the new one at once. Any other failure backs off.
+      if (group.signal.reason === INTERRUPTED) continue;
       const failure = results.find((result) => result.status === 'rejected');
-      if (failure) {
-        const now = this.#deps.store.get(id)?.record;
-        // Interrupted because the wish changed: plan for the new wish at once.
-        if (now && building.signal.aborted && (now.wanted !== wantedBefore || now.state === 'failed')) continue;
-        throw failure.reason;
-      }
+      if (failure) throw failure.reason;
     }
   }
 

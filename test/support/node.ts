@@ -6,8 +6,8 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AdminClient, connectAdmin } from '../../src/admin/client.ts';
-import { tryRun } from '../../src/base/process.ts';
 import { until } from '../../src/base/time.ts';
+import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import { type CriClient, criClient } from './cri-client.ts';
 import { guestImage } from './guest.ts';
 import { busyboxImage } from './images.ts';
@@ -147,8 +147,7 @@ export class TestNode implements AsyncDisposable {
       if (this.#child) await this.#removePods();
     } finally {
       await this.kill('SIGTERM');
-      const signal = AbortSignal.timeout(10_000);
-      await tryRun('ip', ['link', 'delete', this.bridge], { signal, timeoutMs: 10_000 });
+      await removeHostLeftovers([this.bridge], AbortSignal.timeout(20_000));
       await rm(this.directory, { recursive: true, force: true });
     }
   }

@@ -1,4 +1,4 @@
-/** RemoveImage: a tag drops that tag, an id or digest the whole image. Idempotent; succeeds on the absent. */
+/** RemoveImage: by any of its names the whole image goes, with all its names. Idempotent; succeeds on the absent. */
 import type { CallContext } from '../../rpc/adapter.ts';
 import type { CriRequestFull, CriResponse } from '../../rpc/cri.ts';
 import type { CriDeps } from '../deps.ts';

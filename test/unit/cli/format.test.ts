@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { formatAge, formatBytes, formatTable, printable } from '../../../src/cli/format.ts';
+import { printable } from '../../../src/base/text.ts';
+import { formatAge, formatBytes, formatTable } from '../../../src/cli/format.ts';
 
 describe('formatAge', () => {
   it.each([
