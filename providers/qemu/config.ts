@@ -47,7 +47,10 @@ const schema = z.strictObject({
     .default(621_000)
     .describe('Machines run as users of their own, counted from here, so that one cannot touch another. Not root.'),
   uidCount: z.int().min(1).default(4096).describe('How many such users there are: the most machines on one node.'),
-  sandbox: z.boolean().default(true).describe("The emulator's own system call filter (no fork, exec or set*uid)."),
+  sandbox: z
+    .boolean()
+    .default(true)
+    .describe("The emulator's own system call filter: no fork, no exec, no change of priorities."),
   cgroup: z
     .string()
     .regex(/^[a-z0-9][a-z0-9._-]{0,62}$/)
@@ -57,7 +60,7 @@ const schema = z.strictObject({
     .string()
     .refine((path) => path === '' || path.startsWith('/'), 'must be absolute or empty')
     .default('')
-    .describe("Directory of the machines' working directories; empty: <stateDir>/machines."),
+    .describe("Directory of the machines' working directories; empty: <stateDir>/providers/qemu/machines."),
 });
 
 export type QemuConfig = Readonly<z.output<typeof schema>>;

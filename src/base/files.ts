@@ -32,7 +32,7 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** Makes `path` with `mode`, also when it exists already with another one. */
+/** Makes `path` with `mode`, parents included; one that exists keeps the mode it has. */
 export async function ensureDirectory(path: string, mode = 0o755): Promise<void> {
   await mkdir(path, { recursive: true, mode });
 }

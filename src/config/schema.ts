@@ -48,7 +48,6 @@ const machine = z.strictObject({
   connectInterval: duration('50ms').describe('Between two tries to reach a booting agent.'),
   goneAfter: duration('60s').describe('A channel that stays lost this long makes the pod NotReady.'),
   heartbeat: duration('5s').describe('Between heartbeats of an agent; three missed ones mean a lost channel.'),
-  shutdownGrace: duration('2s').describe('For an orderly power-off before the machine is terminated.'),
 });
 
 const image = z.strictObject({
@@ -88,7 +87,7 @@ const pki = z.strictObject({
 const reconciler = z.strictObject({
   retryInitial: duration('500ms').describe('First retry of a failed step.'),
   retryMax: duration('30s').describe('Longest pause between retries of one sandbox.'),
-  launchConcurrency: z.int().min(1).default(4).describe('Machines booting at once; more boot slower than in turn.'),
+  launchConcurrency: z.int().min(1).default(4).describe('Launches in progress at once; booting itself is not counted.'),
   orphanGrace: duration('120s').describe(
     'A sandbox whose RunPodSandbox caller is gone is kept this long for the next try, then removed.',
   ),

@@ -1,5 +1,5 @@
 /** What happens when a container has ended, before anyone is told: its log is completed, its last message brought home. */
-import { writeFile } from 'node:fs/promises';
+import { realpath, writeFile } from 'node:fs/promises';
 import { errorMessage } from '../base/errors.ts';
 import { withTimeout } from '../base/time.ts';
 import type { AgentChannel } from '../guest/channel.ts';
@@ -38,14 +38,15 @@ export async function bringMessage(
   log: Logger,
   signal: AbortSignal,
 ): Promise<void> {
-  const path = config.annotations[MESSAGE_PATH];
-  const mount = path === undefined ? undefined : config.mounts.find(({ containerPath }) => containerPath === path);
+  const inside = config.annotations[MESSAGE_PATH];
+  const mount = inside === undefined ? undefined : config.mounts.find(({ containerPath }) => containerPath === inside);
   if (!mount) return;
   try {
     const parts: Buffer[] = [];
     const options = { offset: 0, follow: false, limit: MESSAGE_BYTES, signal };
-    for await (const { data } of channel.readFile('ROOT_VOLUMES', volumeName(mount.hostPath), options))
-      parts.push(data);
+    // By the real path, as it was carried in: the kubelet's directory may be a symlink.
+    const path = volumeName(await realpath(mount.hostPath));
+    for await (const { data } of channel.readFile('ROOT_VOLUMES', path, options)) parts.push(data);
     const message = Buffer.concat(parts).subarray(0, MESSAGE_BYTES);
     if (message.length > 0) await writeFile(mount.hostPath, message);
   } catch (error) {

@@ -43,6 +43,9 @@ export class ContainerManager implements ContainerService {
   readonly #deps: ContainerManagerDeps;
   readonly #store: ContainerStore;
   readonly #observer: ContainerObserver;
+  /** Lists are asked for every second and rarely change: made anew only then, and only what has changed. */
+  #list: { readonly version: number; readonly views: readonly ContainerView[] } | undefined;
+  readonly #views = new WeakMap<ContainerRecord, ContainerView>();
 
   constructor(deps: ContainerManagerDeps) {
     this.#deps = deps;
@@ -90,8 +93,9 @@ export class ContainerManager implements ContainerService {
       this.#store.update(id, { guestId: containerId });
       return id;
     } catch (error) {
-      // Nothing of a failed try is kept; what the guest may have made of it goes at the next resync.
+      // Nothing of a failed try is kept; what the guest may have made of it would hold the name against the next one.
       this.#store.remove(id);
+      this.#observer.onEvent(record.id, { kind: 'resync' });
       throw error;
     }
   }
@@ -177,10 +181,12 @@ export class ContainerManager implements ContainerService {
   }
 
   list(): readonly ContainerView[] {
-    return this.#store
-      .all()
-      .filter(({ record }) => record.guestId !== '' && !record.removing)
-      .map((entry) => this.#view(entry));
+    const { version } = this.#store;
+    if (this.#list?.version !== version) {
+      const listed = this.#store.all().filter(({ record }) => record.guestId !== '' && !record.removing);
+      this.#list = { version, views: listed.map((entry) => this.#view(entry)) };
+    }
+    return this.#list.views;
   }
 
   async execSync(
@@ -217,9 +223,11 @@ export class ContainerManager implements ContainerService {
     return await openGuestStream(request, record.guestId, this.#channel(record.sandboxId), signal);
   }
 
-  #view(entry: ContainerEntry): ContainerView {
-    const { record, config } = entry;
-    return {
+  #view({ record, config }: ContainerEntry): ContainerView {
+    const known = this.#views.get(record);
+    if (known) return known;
+    const entry: ContainerEntry = { record, config };
+    const view: ContainerView = {
       id: record.id,
       sandboxId: record.sandboxId,
       config,
@@ -237,6 +245,8 @@ export class ContainerManager implements ContainerService {
         ),
       info: () => ({ sandboxId: record.sandboxId, guestId: record.guestId, logDone: record.logDone }),
     };
+    this.#views.set(record, view);
+    return view;
   }
 
   #imageName({ record, config }: ContainerEntry): string {

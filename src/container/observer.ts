@@ -1,6 +1,7 @@
 /** Follows the containers in their machines: states from events and re-reads, logs as they grow, exits in good order. */
 import { join } from 'node:path';
 import { errorMessage } from '../base/errors.ts';
+import { KeyedRunner } from '../base/exclusive.ts';
 import type { ContainerId, SandboxId } from '../base/ids.ts';
 import { KeyedLock } from '../base/keyed-lock.ts';
 import { type Clock, nanos } from '../base/time.ts';
@@ -38,6 +39,10 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   readonly #followers = new Map<ContainerId, LogFollower>();
   /** Last full statuses from the guests, for what the records do not hold (user, resources in force). */
   readonly #guestStatus = new Map<ContainerId, ContainerStatus__Output>();
+  /** Statuses of events that wait for their turn: the newest of each container, so that a flood costs no memory. */
+  readonly #newest = new Map<ContainerId, ContainerStatus__Output>();
+  readonly #statuses: KeyedRunner<ContainerId>;
+  readonly #resyncs: KeyedRunner<SandboxId>;
   readonly #creating = new Set<string>();
   readonly #lock = new KeyedLock<ContainerId>();
   readonly #stop = new AbortController();
@@ -47,6 +52,12 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     this.#deps = deps;
     this.#store = deps.store;
     this.#log = deps.log.child({ component: 'container' });
+    const { clock } = deps;
+    const onError = (_key: string, error: unknown): undefined => {
+      this.#log.warn('following a guest failed', { reason: errorMessage(error) });
+    };
+    this.#statuses = new KeyedRunner<ContainerId>({ clock, work: (id, stop) => this.#applyNewest(id, stop), onError });
+    this.#resyncs = new KeyedRunner<SandboxId>({ clock, work: (id, stop) => this.#resync(id, stop), onError });
   }
 
   /** While it is held, a resync leaves the container alone: its creation is still under way. */
@@ -66,11 +77,19 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
       const mine = new Map(this.#store.ofSandbox(sandboxId).map((entry) => [entry.record.guestId, entry.record.id]));
       for (const status of event.event.containersStatuses) {
         const id = mine.get(status.id);
-        if (id !== undefined) this.#later(this.#apply(id, status, this.#stop.signal));
+        if (id === undefined) continue;
+        this.#newest.set(id, status);
+        this.#statuses.trigger(id);
       }
     } else if (event.kind === 'resync') {
-      this.#later(this.#resync(sandboxId, this.#stop.signal));
+      this.#resyncs.trigger(sandboxId);
     }
+  }
+
+  async #applyNewest(id: ContainerId, signal: AbortSignal): Promise<undefined> {
+    const status = this.#newest.get(id);
+    this.#newest.delete(id);
+    if (status) await this.#apply(id, status, signal);
   }
 
   #later(work: Promise<void>): void {
@@ -83,22 +102,26 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   }
 
   /** Reads everything anew: after a reconnect, a restart, or lost events. */
-  async #resync(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {
+  async #resync(sandboxId: SandboxId, signal: AbortSignal): Promise<undefined> {
     const channel = this.#deps.sessions.get(sandboxId);
     if (!channel || this.#deps.sandboxes.get(sandboxId)?.record.guestSandboxId === '') return;
     const options = { signal, timeoutMs: CALL_MS };
+    // What is known is noted before the guest is asked: a container made meanwhile is not in the answer and not lost.
+    const known = this.#store.ofSandbox(sandboxId).filter(({ record }) => !this.#creating.has(record.id));
     const { containers } = await channel.cri('ListContainers', {}, options);
-    const inGuest = new Map(containers.map((container) => [container.id, container]));
-    for (const { record } of this.#store.ofSandbox(sandboxId)) {
-      if (this.#creating.has(record.id)) continue;
+    const inGuest = new Set(containers.map((container) => container.id));
+    for (const { record } of known) {
       if (record.guestId === '') {
         // A creation that a crash cut short: its caller never learned the id.
+        this.#store.remove(record.id);
+      } else if (record.removing) {
+        // A removal that was cut short: nobody lists it, so nobody asks again.
+        if (inGuest.has(record.guestId)) await channel.cri('RemoveContainer', { containerId: record.guestId }, options);
+        await this.forgetContainer(record.id);
         this.#store.remove(record.id);
       } else if (inGuest.has(record.guestId)) {
         await this.refresh(record.id, channel, signal);
         this.follow(record.id);
-      } else if (record.removing) {
-        this.#store.remove(record.id);
       } else if (record.state !== 'CONTAINER_EXITED') {
         this.#store.update(
           record.id,
@@ -215,6 +238,7 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    await Promise.all([this.#statuses[Symbol.asyncDispose](), this.#resyncs[Symbol.asyncDispose]()]);
     await Promise.all([...this.#followers.keys()].map((id) => this.endFollower(id)));
     await Promise.allSettled(this.#background);
   }

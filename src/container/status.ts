@@ -2,6 +2,7 @@
 import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
 import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
 import type { ContainerRecord } from './record.ts';
+import { CONTAINER_STATES } from './service.ts';
 
 /** Exit code and reason of a container whose machine went away with it; 137 is SIGKILL's. */
 const LOST_EXIT_CODE = 137;
@@ -19,7 +20,8 @@ export function changeFromGuest(status: ContainerStatus__Output): Change {
   // containerd notes the start when its call returns: a brief process may have ended before, by its own account.
   const turned = finishedAt !== '0' && BigInt(finishedAt) < BigInt(startedAt);
   return {
-    state: status.state,
+    // An enum of a later or a hostile containerd may hold any number, which the journal could not read back.
+    state: CONTAINER_STATES.includes(status.state) ? status.state : 'CONTAINER_UNKNOWN',
     startedAt: turned ? finishedAt : startedAt,
     finishedAt,
     exitCode: status.exitCode,

@@ -29,6 +29,8 @@ export interface ChannelParts {
   readonly log: Logger;
 }
 
+/** Connections of the guest on their way at once, as many as an honest agent lets wait; more are left to time out there. */
+const MAX_OPENING = 64;
 /** Between two tries to hear of the guest's connections again. */
 const INCOMING_RETRY = { initialMs: 200, maxMs: 5000, factor: 2, jitter: 0.2 };
 
@@ -86,13 +88,20 @@ export class GrpcAgentChannel implements AgentChannel {
 
   async serveIncoming(service: 'images', onConnection: (socket: Duplex) => void, signal: AbortSignal): Promise<void> {
     const stop = both(signal, this.#stop.signal);
+    let opening = 0;
     for (let failures = 0; !stop.aborted; ) {
       try {
         for await (const { id } of streamed(this.#client.Incoming({ service }), stop)) {
           failures = 0;
-          openTunnel(this.#client.Tunnel(), { incoming: id }, stop).then(onConnection, (error: unknown) =>
-            this.#log.warn('a connection of the guest was lost', { error: errorMessage(error) }),
-          );
+          if (opening >= MAX_OPENING) continue;
+          opening += 1;
+          void openTunnel(this.#client.Tunnel(), { incoming: id }, stop)
+            .then(onConnection, (error: unknown) =>
+              this.#log.debug('a connection of the guest was lost', { error: errorMessage(error) }),
+            )
+            .finally(() => {
+              opening -= 1;
+            });
         }
       } catch (error) {
         if (error instanceof InfraletError && error.code === 'NOT_FOUND') throw error;

@@ -1,5 +1,4 @@
 /** All that is known about one sandbox, for `infralet describe`. */
-import { errorMessage } from '../base/errors.ts';
 import type { Provider } from '../cloud/contract.ts';
 import type { Journal } from '../state/journal.ts';
 import { consoleTail } from './console.ts';
@@ -24,10 +23,13 @@ export async function describeSandbox(
   const record = deps.store.find(sandboxId)?.record;
   const instanceId = record?.machine === 'launched' ? record.instanceId : undefined;
   const { provider } = deps;
+  const usage =
+    instanceId === undefined ? undefined : await provider.usage?.(instanceId, signal).catch(() => undefined);
   return {
     ...known,
+    // What it uses stands beside what it was given; left out where the provider cannot tell.
+    ...(record && usage ? { machine: { ...record.shape, usage } } : {}),
     steps: deps.journal.steps(sandboxId),
     consoleTail: instanceId === undefined ? '' : await consoleTail(provider, instanceId, CONSOLE_BYTES, signal),
-    usage: instanceId === undefined ? null : await provider.usage?.(instanceId, signal).catch(errorMessage),
   };
 }

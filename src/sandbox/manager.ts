@@ -28,6 +28,9 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   readonly #background = new Set<Promise<void>>();
   /** Callers of `run` waiting for each sandbox. */
   readonly #callers = new Map<SandboxId, number>();
+  /** Lists are asked for every second and rarely change: made anew only then, and only what has changed. */
+  #list: { readonly version: number; readonly views: readonly SandboxView[] } | undefined;
+  readonly #views = new WeakMap<SandboxRecord, SandboxView>();
 
   constructor(deps: ManagerDeps) {
     this.#deps = deps;
@@ -47,10 +50,10 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
         );
       }
       await this.#gone(known.id, signal);
+      // Looks again: another caller that waited for the same may have begun the next one.
+      return await this.run(config, runtimeHandler, signal);
     }
-    const id =
-      known && known.wanted === 'ready' && known.state !== 'failed' ? known.id : this.#create(config, runtimeHandler);
-    return await this.#waitReady(id, signal);
+    return await this.#waitReady(known?.id ?? this.#create(config, runtimeHandler), signal);
   }
 
   #create(config: PodSandboxConfig__Output, runtimeHandler: string): SandboxId {
@@ -183,10 +186,12 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 
   list(): readonly SandboxView[] {
-    return this.#deps.store
-      .all()
-      .filter(({ record }) => record.listed)
-      .map((entry) => this.#view(entry));
+    const { store } = this.#deps;
+    if (this.#list?.version !== store.version) {
+      const listed = store.all().filter(({ record }) => record.listed);
+      this.#list = { version: store.version, views: listed.map((entry) => this.#view(entry)) };
+    }
+    return this.#list.views;
   }
 
   /** By id or by a prefix that only one sandbox has. */
@@ -199,9 +204,11 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 
   #view({ record, config }: SandboxEntry): SandboxView {
+    const known = this.#views.get(record);
+    if (known) return known;
     const hostNetwork = config.linux?.securityContext?.namespaceOptions?.network === 'NODE';
     const ready = record.state === 'ready' && record.wanted === 'ready';
-    return {
+    const view: SandboxView = {
       id: record.id,
       config,
       runtimeHandler: record.runtimeHandler,
@@ -210,6 +217,8 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
       ips: ready && !hostNetwork ? podIps(record) : [],
       info: () => sandboxInfo(record),
     };
+    this.#views.set(record, view);
+    return view;
   }
 
   /** Also of sandboxes that are still being made and so are not listed. */

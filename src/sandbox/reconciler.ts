@@ -130,7 +130,7 @@ export class Reconciler implements AsyncDisposable {
     return pause;
   }
 
-  /** A sandbox that never was ready fails at its first error: the kubelet asks again, with a new attempt. */
+  /** A sandbox that never was ready fails at its first error: the kubelet asks again, and gets a new one. */
   #isFinal(record: SandboxRecord, error: InfraletError): boolean {
     // Of a ready one only the machine's end is final: gone, not ours, or out of reach for `machine.goneAfter`.
     return record.state !== 'ready' || GONE.has(error.code);

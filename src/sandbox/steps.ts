@@ -89,9 +89,12 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     'agent.connect': async ({ record }, signal) => {
-      const channel = await connect(deps, record, signal);
+      // A channel that no session takes over is closed: it renews certificates and keeps its connection by itself.
+      await using untilStarted = new AsyncDisposableStack();
+      const channel = untilStarted.use(await connect(deps, record, signal));
       await adopt(deps, record, channel, signal);
       await sessions.start(record.id, channel);
+      untilStarted.move();
     },
 
     'guest.run': async ({ record, config }, signal) => {

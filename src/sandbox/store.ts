@@ -27,9 +27,13 @@ export interface ConfigCodec {
 export class SandboxStore {
   readonly #held = new Map<string, Held>();
   readonly #byAttempt = new Map<string, SandboxId>();
+  /** Rows that could not be read: what they own stays until somebody has looked. */
+  readonly #unreadable = new Set<string>();
   readonly #watchers = new Map<SandboxId, Set<() => void>>();
   readonly #journal: Journal;
   readonly #codec: ConfigCodec;
+
+  #version = 0;
 
   constructor(journal: Journal, codec: ConfigCodec) {
     this.#journal = journal;
@@ -37,7 +41,11 @@ export class SandboxStore {
   }
 
   /** Fills the memory from the journal; bad rows are reported and left alone. */
-  load(onBad: (id: string, error: unknown) => void): void {
+  load(report: (id: string, error: unknown) => void): void {
+    const onBad = (id: string, error: unknown): void => {
+      this.#unreadable.add(id);
+      report(id, error);
+    };
     for (const row of this.#journal.all('sandboxes', onBad)) {
       try {
         const record = parseSandboxRecord(row.record);
@@ -56,7 +64,13 @@ export class SandboxStore {
 
   #hold(held: Held): void {
     this.#held.set(held.record.id, held);
+    this.#version += 1;
     this.#byAttempt.set(attemptKey(held.record.podUid, held.record.attempt), held.record.id);
+  }
+
+  /** Another number after every change. */
+  get version(): number {
+    return this.#version;
   }
 
   get(id: SandboxId): SandboxEntry | undefined {
@@ -66,6 +80,11 @@ export class SandboxStore {
   /** By a text that may be an id. */
   find(text: string): SandboxEntry | undefined {
     return this.#held.get(text);
+  }
+
+  /** Whether the journal has such a sandbox, be it one that cannot be read. */
+  knows(id: string): boolean {
+    return this.#held.has(id) || this.#unreadable.has(id);
   }
 
   /** The sandbox of a pod's attempt, if there is one. */
@@ -109,6 +128,7 @@ export class SandboxStore {
     const record = { ...held.record, ...change };
     this.#journal.putSandbox(id, record, held.request);
     held.record = record;
+    this.#version += 1;
     this.#wake(id);
     return record;
   }
@@ -118,6 +138,7 @@ export class SandboxStore {
     if (!held) return;
     this.#journal.deleteSandbox(id);
     this.#held.delete(id);
+    this.#version += 1;
     const key = attemptKey(held.record.podUid, held.record.attempt);
     if (this.#byAttempt.get(key) === id) this.#byAttempt.delete(key);
     this.#wake(id);

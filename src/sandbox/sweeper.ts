@@ -56,8 +56,8 @@ export class Sweeper implements AsyncDisposable {
     const tags = { [TAGS.cluster]: config.cluster, [TAGS.node]: nodeName };
     const machines = await provider.describe({ by: 'tags', tags }, signal);
     const namespaces = await network.list(signal);
-    const orphanMachines = machines.filter((machine) => !store.find(machine.tags[TAGS.sandbox] ?? ''));
-    const orphanNetworks = namespaces.filter((sandboxId) => !store.find(sandboxId));
+    const orphanMachines = machines.filter((machine) => !store.knows(machine.tags[TAGS.sandbox] ?? ''));
+    const orphanNetworks = namespaces.filter((sandboxId) => !store.knows(sandboxId));
 
     const again = orphanMachines.filter(({ id }) => this.#suspects.has(id)).map(({ id }) => id);
     if (again.length > 0) {
