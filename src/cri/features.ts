@@ -13,6 +13,10 @@ export interface Features {
   readonly mountOptions: boolean;
   /** Mount.image. */
   readonly imageVolumes: boolean;
+  /** ContainerConfig.CDI_devices. */
+  readonly cdiDevices: boolean;
+  /** ContainerConfig.stop_signal. */
+  readonly stopSignals: boolean;
 }
 
 /** The guest's containerd (Debian 13: 1.7) has none of them. */
@@ -22,4 +26,6 @@ export const FEATURES: Features = {
   supplementalGroupsPolicy: false,
   mountOptions: false,
   imageVolumes: false,
+  cdiDevices: false,
+  stopSignals: false,
 };

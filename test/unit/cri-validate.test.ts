@@ -175,10 +175,12 @@ describe('ContainerConfig', () => {
     ],
     ['devices[0].permissions: must', { devices: [{ containerPath: '/d', hostPath: '/d', permissions: 'rwx' }] }],
     ['CDI_devices[0].name: must not be empty', { CDIDevices: [{ name: '' }] }],
+    ['CDI_devices: are not supported', { CDIDevices: [{ name: 'vendor.example/gpu=0' }] }],
     ['log_path: must be relative', { logPath: '/etc/passwd' }],
     ['log_path: must not contain ".."', { logPath: 'a/../../b.log' }],
     ['log_path: must name a file', { logPath: 'a/' }],
     ['stop_signal: is no known value', { stopSignal: 500 }],
+    ['stop_signal: is not supported; set STOPSIGNAL', { stopSignal: 'SIGNAL_SIGUSR1' }],
     ['windows: containers run Linux here', { windows: {} }],
     ['linux.resources.memory_limit_in_bytes: must be at least', { linux: { resources: { memoryLimitInBytes: '-5' } } }],
   ])('config.%s', (expected, change) => {

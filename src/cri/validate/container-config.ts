@@ -33,11 +33,14 @@ export function checkContainerConfig(
   if (config.workingDir !== '') absolutePath(`${path}.working_dir`, config.workingDir);
   checkEnvironment(`${path}.envs`, config);
   for (const [index, mount] of config.mounts.entries()) checkMount(`${path}.mounts[${index}]`, mount, features);
-  checkDevices(path, config);
+  checkDevices(path, config, features);
   checkPairs(`${path}.labels`, config.labels);
   checkPairs(`${path}.annotations`, config.annotations);
   checkLogPath(`${path}.log_path`, config.logPath);
   knownEnum(`${path}.stop_signal`, config.stopSignal);
+  if (config.stopSignal !== 'SIGNAL_RUNTIME_DEFAULT' && !features.stopSignals) {
+    invalid(`${path}.stop_signal`, 'is not supported; set STOPSIGNAL in the image');
+  }
   checkResources(`${path}.linux.resources`, config.linux?.resources ?? null);
   checkSecurity(`${path}.linux.security_context`, config.linux?.securityContext ?? null, features);
   absent(`${path}.windows`, config.windows, 'containers run Linux here');
@@ -91,7 +94,7 @@ function checkMount(path: string, mount: Mount__Output, features: Features): voi
   }
 }
 
-function checkDevices(path: string, { devices, CDIDevices }: ContainerConfig__Output): void {
+function checkDevices(path: string, { devices, CDIDevices }: ContainerConfig__Output, features: Features): void {
   for (const [index, device] of devices.entries()) {
     const at = `${path}.devices[${index}]`;
     absolutePath(`${at}.container_path`, device.containerPath);
@@ -101,6 +104,9 @@ function checkDevices(path: string, { devices, CDIDevices }: ContainerConfig__Ou
     }
   }
   for (const [index, device] of CDIDevices.entries()) nonEmpty(`${path}.CDI_devices[${index}].name`, device.name);
+  if (CDIDevices.length > 0 && !features.cdiDevices) {
+    invalid(`${path}.CDI_devices`, "are not supported: this node's devices are not in the pod's machine");
+  }
 }
 
 function checkSecurity(path: string, context: LinuxContainerSecurityContext__Output | null, features: Features): void {
