@@ -73,6 +73,7 @@ export interface ContainerService {
   remove(id: string, signal: AbortSignal): Promise<void>;
   /** From memory; also by unique prefix. Throws NOT_FOUND. */
   get(id: string): ContainerView;
+  /** The same array as long as nothing changes. */
   list(): readonly ContainerView[];
   /** `timeoutSeconds` 0: no limit. */
   execSync(

@@ -27,6 +27,8 @@ export class ContainerStore {
   readonly #journal: Journal;
   readonly #codec: ContainerCodec;
 
+  #version = 0;
+
   constructor(journal: Journal, codec: ContainerCodec) {
     this.#journal = journal;
     this.#codec = codec;
@@ -52,7 +54,13 @@ export class ContainerStore {
   #hold(held: Held): void {
     const { id, sandboxId } = held.record;
     this.#held.set(id, held);
+    this.#version += 1;
     this.#bySandbox.set(sandboxId, (this.#bySandbox.get(sandboxId) ?? new Set()).add(id));
+  }
+
+  /** Another number after every change. */
+  get version(): number {
+    return this.#version;
   }
 
   /** By a text that may be an id. */
@@ -75,6 +83,7 @@ export class ContainerStore {
     const record = { ...held.record, ...change };
     this.#journal.putContainer(id, record.sandboxId, record, held.request);
     held.record = record;
+    this.#version += 1;
     return record;
   }
 
@@ -83,6 +92,7 @@ export class ContainerStore {
     if (!held) return;
     this.#journal.deleteContainer(id);
     this.#held.delete(id);
+    this.#version += 1;
     this.#bySandbox.get(held.record.sandboxId)?.delete(id);
   }
 
@@ -90,5 +100,6 @@ export class ContainerStore {
   forgetSandbox(id: SandboxId): void {
     for (const container of this.#bySandbox.get(id) ?? []) this.#held.delete(container);
     this.#bySandbox.delete(id);
+    this.#version += 1;
   }
 }

@@ -25,6 +25,7 @@ export interface SandboxService {
   remove(id: string, signal: AbortSignal): Promise<void>;
   /** From memory; also by unique prefix. Throws NOT_FOUND. */
   get(id: string): SandboxView;
+  /** The same array as long as nothing changes. */
   list(): readonly SandboxView[];
   /** State, machine, timeline and last error as JSON; also of one that is still being made. Throws NOT_FOUND. */
   describe(id: string): Readonly<Record<string, unknown>>;

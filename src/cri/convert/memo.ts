@@ -19,3 +19,22 @@ export function memo<View, Item>(
     return item;
   };
 }
+
+/**
+ * Answers of a function of a list and one word, kept as long as the list itself: the same list gives the same object,
+ * whose encoding is kept in turn (see itemwise). The words must be few.
+ */
+export function kept<View, Answer>(
+  make: (views: readonly View[], word: string | undefined) => Answer,
+): (views: readonly View[], word: string | undefined) => Answer {
+  const byList = new WeakMap<readonly View[], Map<string | undefined, Answer>>();
+  return (views, word) => {
+    const answers = byList.get(views) ?? new Map<string | undefined, Answer>();
+    byList.set(views, answers);
+    const known = answers.get(word);
+    if (known !== undefined) return known;
+    const answer = make(views, word);
+    answers.set(word, answer);
+    return answer;
+  };
+}
