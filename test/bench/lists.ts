@@ -1,0 +1,207 @@
+/**
+ * npm run bench:lists: what a kubelet asks for all the time, against a daemon that holds thousands of sandboxes of two
+ * containers. Client and daemon are two processes; the client makes the sandboxes through the CRI, too.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import PQueue from 'p-queue';
+import { type CriClient, criClient } from '../support/cri-client.ts';
+import { count, counts } from './arguments.ts';
+import type { Answer, Ask } from './lists-messages.ts';
+import { peakResident } from './process-memory.ts';
+import type { Hot } from './profile.ts';
+import { RawClient } from './raw-client.ts';
+import { environment, finish, mebibytes, ms, say, table } from './report.ts';
+import { kubeletContainer, kubeletPod } from './requests.ts';
+import { Samples, type Summary } from './stats.ts';
+
+const USAGE = `usage: npm run bench:lists -- [--sizes 100,1000,5000] [--calls N] [--profile] [--json FILE]`;
+/** The image that the simulated node has. */
+const IMAGE = 'example.test/app:1';
+const PARALLEL = 16;
+const WARM_UP = 30;
+
+interface Row extends Summary {
+  readonly sandboxes: number;
+  readonly call: string;
+  /** Length of the last answer. */
+  readonly bytes: number;
+  /** CPU time of the daemon per call, milliseconds. */
+  readonly cpuMs: number;
+  readonly hot: readonly Hot[];
+}
+
+interface MemoryRow {
+  readonly sandboxes: number;
+  /** Bytes resident at the end of the calls, then after a garbage collection; most ever; live objects. */
+  readonly resident: number;
+  readonly settled: number;
+  readonly peak: number;
+  readonly heap: number;
+  /** Seconds that making the sandboxes took, from the size before. */
+  readonly madeInSeconds: number;
+}
+
+class Daemon implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly cri: CriClient;
+
+  private constructor(child: ChildProcess, cri: CriClient) {
+    this.#child = child;
+    this.cri = cri;
+  }
+
+  static async start(directory: string): Promise<Daemon> {
+    const child = fork(join(import.meta.dirname, 'lists-daemon.ts'), [directory]);
+    await once(child, 'message', { signal: AbortSignal.timeout(30_000) });
+    return new Daemon(child, criClient(join(directory, 'cri.sock')));
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  async ask(question: Ask): Promise<Answer> {
+    const answered = once(this.#child, 'message', { signal: AbortSignal.timeout(60_000) });
+    this.#child.send(question);
+    const [answer] = (await answered) as [Answer];
+    return answer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cri[Symbol.dispose]();
+    if (this.#child.exitCode !== null) return;
+    const gone = once(this.#child, 'exit');
+    // Its state is in a temporary directory: nothing to end in good order.
+    this.#child.kill('SIGKILL');
+    await gone;
+  }
+}
+
+async function makeSandbox(cri: CriClient, serial: number): Promise<void> {
+  const pod = kubeletPod(`bench-${serial}`, '');
+  const limits = { timeoutMs: 120_000 };
+  const { podSandboxId } = await cri.RunPodSandbox({ config: pod }, limits);
+  for (const name of ['main', 'sidecar']) {
+    const config = kubeletContainer(pod, name, IMAGE, ['/bin/app'], '');
+    const { containerId } = await cri.CreateContainer({ podSandboxId, config, sandboxConfig: pod }, limits);
+    await cri.StartContainer({ containerId }, limits);
+  }
+}
+
+async function grow(cri: CriClient, from: number, to: number): Promise<number> {
+  const started = performance.now();
+  const queue = new PQueue({ concurrency: PARALLEL });
+  await queue.addAll(Array.from({ length: to - from }, (_, index) => () => makeSandbox(cri, from + index)));
+  return (performance.now() - started) / 1000;
+}
+
+async function measure(daemon: Daemon, sandboxes: number, calls: number, profile: boolean): Promise<readonly Row[]> {
+  const { cri } = daemon;
+  const { items } = await cri.ListPodSandbox();
+  if (items.length !== sandboxes) throw new Error(`${items.length} sandboxes are listed, ${sandboxes} were made`);
+  const { containers } = await cri.ListContainers();
+  if (containers.length !== 2 * sandboxes) throw new Error(`${containers.length} containers are listed`);
+  let next = 0;
+  const someId = (): string => {
+    next = (next + 7) % items.length;
+    return items[next]?.id ?? '';
+  };
+  using raw = new RawClient(cri.socket);
+  const work: Readonly<Record<string, () => Promise<Buffer>>> = {
+    ListPodSandbox: () => raw.call('ListPodSandbox', {}),
+    'ListPodSandbox, ready ones': () => raw.call('ListPodSandbox', { filter: { state: { state: 'SANDBOX_READY' } } }),
+    ListContainers: () => raw.call('ListContainers', {}),
+    'ListContainers of a pod': () => raw.call('ListContainers', { filter: { podSandboxId: someId() } }),
+    PodSandboxStatus: () => raw.call('PodSandboxStatus', { podSandboxId: someId() }),
+  };
+  const rows: Row[] = [];
+  for (const [call, once] of Object.entries(work)) {
+    for (let i = 0; i < WARM_UP; i += 1) await once();
+    if (profile) await daemon.ask('profile');
+    const samples = new Samples();
+    const before = await daemon.ask('state');
+    let bytes = 0;
+    for (let i = 0; i < calls; i += 1) bytes = (await samples.time(call, once)).length;
+    const after = await daemon.ask('state');
+    const hot = profile ? ((await daemon.ask('profiled')).hot ?? []) : [];
+    rows.push({
+      sandboxes,
+      call,
+      bytes,
+      ...samples.summary(call),
+      cpuMs: (after.state.cpuMs - before.state.cpuMs) / calls,
+      hot,
+    });
+  }
+  return rows;
+}
+
+async function memory(daemon: Daemon, sandboxes: number, madeInSeconds: number): Promise<MemoryRow> {
+  const { state, settled = 0, heap = 0 } = await daemon.ask('memory');
+  return { sandboxes, resident: state.resident, settled, heap, peak: await peakResident(daemon.pid), madeInSeconds };
+}
+
+function print(rows: readonly Row[], memories: readonly MemoryRow[]): void {
+  table(
+    ['SANDBOXES', 'CALL', 'KIB', 'P50 MS', 'P95 MS', 'P99 MS', 'MAX MS', 'CPU MS PER CALL'],
+    rows.map((row) => [
+      String(row.sandboxes),
+      row.call,
+      (row.bytes / 1024).toFixed(0),
+      ...[row.p50, row.p95, row.p99, row.max].map(ms),
+      ms(row.cpuMs),
+    ]),
+  );
+  table(
+    ['SANDBOXES', 'RESIDENT MIB', 'AFTER COLLECTION', 'PEAK', 'LIVE OBJECTS', 'MADE IN S'],
+    memories.map((row) => [
+      String(row.sandboxes),
+      ...[row.resident, row.settled, row.peak, row.heap].map(mebibytes),
+      row.madeInSeconds.toFixed(1),
+    ]),
+  );
+  for (const { sandboxes, call, hot } of rows.filter((row) => row.hot.length > 0)) {
+    say(`where the daemon's time goes: ${call}, ${sandboxes} sandboxes`);
+    table(
+      ['SHARE', 'FUNCTION'],
+      hot.map(({ where, share }) => [`${(share * 100).toFixed(1)} %`, where]),
+    );
+  }
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      sizes: { type: 'string', default: '100,1000,5000' },
+      calls: { type: 'string', default: '200' },
+      profile: { type: 'boolean', default: false },
+      json: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) return say(USAGE);
+  const sizes = [...counts('sizes', values.sizes)].sort((a, b) => a - b);
+  const where = environment();
+  const directory = await mkdtemp(join(tmpdir(), 'infralet-bench-'));
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => rm(directory, { recursive: true, force: true }));
+  const daemon = stack.use(await Daemon.start(directory));
+  const rows: Row[] = [];
+  const memories: MemoryRow[] = [];
+  let present = 0;
+  for (const size of sizes) {
+    const seconds = await grow(daemon.cri, present, size);
+    present = size;
+    rows.push(...(await measure(daemon, size, count('calls', values.calls), values.profile)));
+    memories.push(await memory(daemon, size, seconds));
+  }
+  print(rows, memories);
+  await finish({ bench: 'lists', environment: where(), rows, memories }, values.json);
+}
+
+await main();

@@ -1,0 +1,57 @@
+/** What a bench prints: aligned tables for people, one JSON file for comparisons, and where it was measured. */
+import { writeFile } from 'node:fs/promises';
+import { availableParallelism, loadavg, totalmem } from 'node:os';
+import { formatTable } from '../../src/cli/format.ts';
+
+export function say(text = ''): void {
+  process.stdout.write(`${text}\n`);
+}
+
+export function table(header: readonly string[], rows: readonly (readonly string[])[]): void {
+  say(formatTable(header, rows));
+  say();
+}
+
+/** Milliseconds with three significant digits or so. */
+export function ms(value: number): string {
+  if (!Number.isFinite(value)) return '-';
+  return value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0);
+}
+
+export function mebibytes(bytes: number | undefined): string {
+  return bytes === undefined || !Number.isFinite(bytes) ? '-' : (bytes / 2 ** 20).toFixed(1);
+}
+
+export interface Environment {
+  readonly date: string;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  /** Load average of the last minute, when the run began and when it ended. */
+  readonly load: { readonly before: number; readonly after: number };
+}
+
+/** Called at the beginning; the function it returns is called at the end. */
+export function environment(): () => Environment {
+  const [before = 0] = loadavg();
+  return () => ({
+    date: new Date().toISOString(),
+    cores: availableParallelism(),
+    memoryBytes: totalmem(),
+    load: { before, after: loadavg()[0] ?? 0 },
+  });
+}
+
+/** `bench` names the program; what else it measured is its own. */
+export interface Report {
+  readonly bench: string;
+  readonly environment: Environment;
+  readonly [figures: string]: unknown;
+}
+
+export async function finish(report: Report, file: string | undefined): Promise<void> {
+  const { cores, load, date } = report.environment;
+  say(`${date}, ${cores} cores, load average ${load.before.toFixed(2)} before, ${load.after.toFixed(2)} after`);
+  if (file === undefined) return;
+  await writeFile(file, `${JSON.stringify(report, undefined, 2)}\n`);
+  say(`written: ${file}`);
+}
