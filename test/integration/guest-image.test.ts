@@ -221,7 +221,7 @@ class Machine implements AsyncDisposable {
     ];
     const args = [
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-      ...['-M', 'microvm,acpi=on,pcie=off,pit=on,pic=on,rtc=on', '-accel', 'tcg,thread=multi,tb-size=128'],
+      ...['-M', 'microvm,acpi=on,pcie=off,pit=on,pic=on,rtc=on', '-accel', 'tcg,thread=multi,tb-size=256'],
       ...['-cpu', 'max,-erms,-fsrm', '-smp', '1', '-m', '448', '-kernel', at('kernel'), '-initrd', at('initramfs')],
       ...['-append', `${manifest.commandLine} ${manifest.commandLineTcg} tsc_early_khz=${khz}`],
       ...['-serial', `file:${join(workDir, 'console.log')}`],
