@@ -85,7 +85,7 @@ export function parseGuestManifest(text: string, source: string): GuestManifest 
     value = JSON.parse(text);
   } catch (error) {
     throw new InfraletError('FAILED_PRECONDITION', `${source} is not JSON: ${errorMessage(error)}`, {
-      hint: `${HINT} --force`,
+      hint: HINT,
       cause: error,
     });
   }
@@ -105,13 +105,13 @@ async function checkFile(directory: string, { name, size }: ImageFile): Promise<
     found = (await stat(path)).size;
   } catch (error) {
     throw new InfraletError('FAILED_PRECONDITION', `the guest image in ${directory} lacks ${name}`, {
-      hint: `${HINT} --force`,
+      hint: HINT,
       cause: error,
     });
   }
   if (found !== size) {
     throw new InfraletError('FAILED_PRECONDITION', `${path} has ${found} bytes; the manifest says ${size}`, {
-      hint: `${HINT} --force`,
+      hint: HINT,
     });
   }
 }
