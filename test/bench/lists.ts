@@ -15,7 +15,7 @@ import type { Answer, Ask } from './lists-messages.ts';
 import { peakResident } from './process-memory.ts';
 import type { Hot } from './profile.ts';
 import { RawClient } from './raw-client.ts';
-import { environment, finish, mebibytes, ms, say, table } from './report.ts';
+import { environment, finish, mebibytes, ms, runBench, say, table } from './report.ts';
 import { kubeletContainer, kubeletPod } from './requests.ts';
 import { Samples, type Summary } from './stats.ts';
 
@@ -204,4 +204,4 @@ async function main(): Promise<void> {
   await finish({ bench: 'lists', environment: where(), rows, memories }, values.json);
 }
 
-await main();
+await runBench(main);

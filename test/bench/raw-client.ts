@@ -29,7 +29,7 @@ export class RawClient implements Disposable {
     const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
     this.#client.makeUnaryRequest<object, Buffer>(
       path,
-      requestSerialize as (request: object) => Buffer,
+      requestSerialize,
       (bytes) => bytes,
       request,
       new Metadata(),

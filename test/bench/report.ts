@@ -1,6 +1,7 @@
 /** What a bench prints: aligned tables for people, one JSON file for comparisons, and where it was measured. */
 import { writeFile } from 'node:fs/promises';
 import { availableParallelism, loadavg, totalmem } from 'node:os';
+import { inspect } from 'node:util';
 import { formatTable } from '../../src/cli/format.ts';
 
 export function say(text = ''): void {
@@ -54,4 +55,18 @@ export async function finish(report: Report, file: string | undefined): Promise<
   if (file === undefined) return;
   await writeFile(file, `${JSON.stringify(report, undefined, 2)}\n`);
   say(`written: ${file}`);
+}
+
+/** Runs a bench program; an error, and one that came up while it was being cleared away after, go to standard error. */
+export async function runBench(main: () => Promise<void>): Promise<void> {
+  try {
+    await main();
+  } catch (error) {
+    process.exitCode = 1;
+    for (let each: unknown = error; each !== undefined; ) {
+      const both = each instanceof SuppressedError ? each : undefined;
+      process.stderr.write(`✘ ${inspect(both ? both.suppressed : each)}\n`);
+      each = both?.error;
+    }
+  }
 }
