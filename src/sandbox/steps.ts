@@ -44,7 +44,7 @@ type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
 
 /** Time for a relayed call that should be quick; emulated machines are ten times slower than real ones. */
 const GUEST_CALL_MS = 60_000;
-const CNI_POLL_MS = 20;
+const CONTAINERD_POLL_MS = 20;
 /** Of the console, in an error message. */
 const TAIL_BYTES = 1024;
 
@@ -109,7 +109,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
         options,
       );
       const guestConfig = guestSandboxConfig(config, deps.node);
-      const found = await existingGuestSandbox(channel, signal);
+      const found = await existingGuestSandbox(channel, clock, signal);
       if (found === undefined) await guestNetworkReady(channel, clock, signal);
       const id = found ?? (await channel.cri('RunPodSandbox', { config: guestConfig }, options)).podSandboxId;
       store.update(record.id, { guestSandboxId: id });
@@ -298,9 +298,14 @@ async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChanne
 }
 
 /** A pod sandbox that an earlier try made before the daemon was killed. */
-async function existingGuestSandbox(channel: AgentChannel, signal: AbortSignal): Promise<string | undefined> {
+async function existingGuestSandbox(
+  channel: AgentChannel,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<string | undefined> {
   const options = { signal, timeoutMs: GUEST_CALL_MS };
-  const { items } = await channel.cri('ListPodSandbox', {}, options);
+  const list = async () => await channel.cri('ListPodSandbox', {}, options);
+  const { items } = await onceContainerdAnswers(list, 'the start of containerd in the machine', clock, signal);
   for (const item of items) {
     if (item.state === 'SANDBOX_READY') return item.id;
     await channel.cri('RemovePodSandbox', { podSandboxId: item.id }, options);
@@ -310,18 +315,31 @@ async function existingGuestSandbox(channel: AgentChannel, signal: AbortSignal):
 
 /** containerd watches its CNI directory; it has seen the new file when it says that the network is ready. */
 async function guestNetworkReady(channel: AgentChannel, clock: Clock, signal: AbortSignal): Promise<void> {
-  using limit = withTimeout(signal, GUEST_CALL_MS, "containerd's network set-up in the machine");
-  await until(
+  const isReady = async () => {
+    const { status } = await channel.cri('Status', {}, { signal, timeoutMs: GUEST_CALL_MS });
+    return status?.conditions.find(({ type }) => type === 'NetworkReady')?.status || undefined;
+  };
+  await onceContainerdAnswers(isReady, "containerd's network set-up in the machine", clock, signal);
+}
+
+/** The agent may be up before containerd: asks until there is an answer that is not undefined. */
+async function onceContainerdAnswers<T>(
+  ask: () => Promise<T | undefined>,
+  what: string,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<T> {
+  using limit = withTimeout(signal, GUEST_CALL_MS, what);
+  return await until(
     async () => {
       try {
-        const { status } = await channel.cri('Status', {}, { signal: limit, timeoutMs: GUEST_CALL_MS });
-        return status?.conditions.find(({ type }) => type === 'NetworkReady')?.status || undefined;
+        return await ask();
       } catch (error) {
         if (InfraletError.from(error).code !== 'UNAVAILABLE') throw error;
         return undefined;
       }
     },
-    { everyMs: CNI_POLL_MS, clock, signal: limit },
+    { everyMs: CONTAINERD_POLL_MS, clock, signal: limit },
   );
 }
 
