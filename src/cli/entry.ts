@@ -1,5 +1,5 @@
 /** From the process's own arguments, streams and signals to an exit code. */
-import { InfraletError, isAbortError } from '../base/errors.ts';
+import { hasErrno, InfraletError, isAbortError } from '../base/errors.ts';
 import { printError, runCommand } from './program.ts';
 import { listenForShutdown } from './shutdown.ts';
 
@@ -7,6 +7,12 @@ export async function main(): Promise<number> {
   using shutdown = listenForShutdown((name) => {
     process.stderr.write(`\n${name}: stopping in good order; once more to stop at once\n`);
   });
+  // A reader that has seen enough, such as `| head`, is no failure.
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error) => {
+      if (!hasErrno(error, 'EPIPE')) throw error;
+    });
+  }
   const io = { out: process.stdout, err: process.stderr, signal: shutdown.signal };
   try {
     return await runCommand(process.argv.slice(2), io);
