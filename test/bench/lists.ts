@@ -42,8 +42,8 @@ interface MemoryRow {
   readonly settled: number;
   readonly peak: number;
   readonly heap: number;
-  /** Seconds that making the sandboxes took, from the size before. */
-  readonly madeInSeconds: number;
+  /** Making the sandboxes, from the size before. */
+  readonly growth: Growth;
 }
 
 class Daemon implements AsyncDisposable {
@@ -93,11 +93,19 @@ async function makeSandbox(cri: CriClient, serial: number): Promise<void> {
   }
 }
 
-async function grow(cri: CriClient, from: number, to: number): Promise<number> {
+interface Growth {
+  readonly seconds: number;
+  /** CPU time of the daemon for one sandbox, milliseconds. */
+  readonly cpuMs: number;
+}
+
+async function grow(daemon: Daemon, from: number, to: number): Promise<Growth> {
+  const before = (await daemon.ask('state')).state.cpuMs;
   const started = performance.now();
   const queue = new PQueue({ concurrency: PARALLEL });
-  await queue.addAll(Array.from({ length: to - from }, (_, index) => () => makeSandbox(cri, from + index)));
-  return (performance.now() - started) / 1000;
+  await queue.addAll(Array.from({ length: to - from }, (_, index) => () => makeSandbox(daemon.cri, from + index)));
+  const seconds = (performance.now() - started) / 1000;
+  return { seconds, cpuMs: ((await daemon.ask('state')).state.cpuMs - before) / (to - from) };
 }
 
 async function measure(daemon: Daemon, sandboxes: number, calls: number, profile: boolean): Promise<readonly Row[]> {
@@ -111,8 +119,9 @@ async function measure(daemon: Daemon, sandboxes: number, calls: number, profile
     next = (next + 7) % items.length;
     return items[next]?.id ?? '';
   };
-  using raw = new RawClient(cri.socket);
-  const work: Readonly<Record<string, () => Promise<Buffer>>> = {
+  using raw = await RawClient.open(cri.socket);
+  await using change = new Change(cri, items[0]?.id ?? '');
+  const work: Readonly<Record<string, () => Promise<number>>> = {
     ListPodSandbox: () => raw.call('ListPodSandbox', {}),
     'ListPodSandbox, ready ones': () => raw.call('ListPodSandbox', { filter: { state: { state: 'SANDBOX_READY' } } }),
     ListContainers: () => raw.call('ListContainers', {}),
@@ -126,7 +135,7 @@ async function measure(daemon: Daemon, sandboxes: number, calls: number, profile
     const samples = new Samples();
     const before = await daemon.ask('state');
     let bytes = 0;
-    for (let i = 0; i < calls; i += 1) bytes = (await samples.time(call, once)).length;
+    for (let i = 0; i < calls; i += 1) bytes = await samples.time(call, once);
     const after = await daemon.ask('state');
     const hot = profile ? ((await daemon.ask('profiled')).hot ?? []) : [];
     rows.push({
@@ -141,9 +150,9 @@ async function measure(daemon: Daemon, sandboxes: number, calls: number, profile
   return rows;
 }
 
-async function memory(daemon: Daemon, sandboxes: number, madeInSeconds: number): Promise<MemoryRow> {
+async function memory(daemon: Daemon, sandboxes: number, growth: Growth): Promise<MemoryRow> {
   const { state, settled = 0, heap = 0 } = await daemon.ask('memory');
-  return { sandboxes, resident: state.resident, settled, heap, peak: await peakResident(daemon.pid), madeInSeconds };
+  return { sandboxes, resident: state.resident, settled, heap, peak: await peakResident(daemon.pid), growth };
 }
 
 function print(rows: readonly Row[], memories: readonly MemoryRow[]): void {
@@ -158,11 +167,12 @@ function print(rows: readonly Row[], memories: readonly MemoryRow[]): void {
     ]),
   );
   table(
-    ['SANDBOXES', 'RESIDENT MIB', 'AFTER COLLECTION', 'PEAK', 'LIVE OBJECTS', 'MADE IN S'],
+    ['SANDBOXES', 'RESIDENT MIB', 'AFTER COLLECTION', 'PEAK', 'LIVE OBJECTS', 'MADE IN S', 'CPU MS FOR ONE'],
     memories.map((row) => [
       String(row.sandboxes),
       ...[row.resident, row.settled, row.peak, row.heap].map(mebibytes),
-      row.madeInSeconds.toFixed(1),
+      row.growth.seconds.toFixed(1),
+      ms(row.growth.cpuMs),
     ]),
   );
   for (const { sandboxes, call, hot } of rows.filter((row) => row.hot.length > 0)) {
@@ -195,10 +205,10 @@ async function main(): Promise<void> {
   const memories: MemoryRow[] = [];
   let present = 0;
   for (const size of sizes) {
-    const seconds = await grow(daemon.cri, present, size);
+    const growth = await grow(daemon, present, size);
     present = size;
     rows.push(...(await measure(daemon, size, count('calls', values.calls), values.profile)));
-    memories.push(await memory(daemon, size, seconds));
+    memories.push(await memory(daemon, size, growth));
   }
   print(rows, memories);
   await finish({ bench: 'lists', environment: where(), rows, memories }, values.json);

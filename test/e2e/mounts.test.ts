@@ -73,7 +73,7 @@ test('a ConfigMap keeps its ..data link; a single file lands where it is mounted
       { containerPath: '/etc/hosts', hostPath: hosts },
     ],
   });
-  expect(await app.sh('cat /settings/key; readlink /settings/..data; grep seven /etc/hosts')).toBe(
+  expect(await app.sh('cat /settings/key; echo; readlink /settings/..data; grep seven /etc/hosts')).toBe(
     'value\n..2026_11_23\n192.0.2.7 seven',
   );
 });

@@ -140,6 +140,14 @@ export class TestNode implements AsyncDisposable {
     return await readdir(join(this.stateDir, 'providers', 'qemu', 'machines')).catch(() => []);
   }
 
+  /** Loopback port of the agent of the only machine. */
+  async agentPort(): Promise<number> {
+    const [id = ''] = await this.machines();
+    const path = join(this.stateDir, 'providers', 'qemu', 'machines', id, 'machine.json');
+    const port = /"port":\s*(\d+)/.exec(await readFile(path, 'utf8'))?.[1];
+    return Number(port);
+  }
+
   /** Removes all pods, stops the daemon, takes the bridge down. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
