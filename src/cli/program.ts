@@ -89,7 +89,8 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .description('build the guest image (the root file system of all machines); cached')
     .option(config, configHelp)
     .option('--json', 'print the result as JSON', false)
-    .action(async (options: ConfigOption & JsonOption) => {
+    .option('--force', 'build also when nothing changed here: takes newer Debian packages', false)
+    .action(async (options: ConfigOption & JsonOption & { readonly force: boolean }) => {
       const { imageBuild } = await import('./image-build.ts');
       await imageBuild(await load(options), io, options);
     });

@@ -11,27 +11,18 @@ import { parseArgs } from 'node:util';
 import PQueue from 'p-queue';
 import { type CriClient, criClient } from '../support/cri-client.ts';
 import { count, counts } from './arguments.ts';
+import { IMAGE, type Timing, timeLists } from './lists-calls.ts';
 import type { Answer, Ask } from './lists-messages.ts';
 import { peakResident } from './process-memory.ts';
 import type { Hot } from './profile.ts';
-import { RawClient } from './raw-client.ts';
 import { environment, finish, mebibytes, ms, runBench, say, table } from './report.ts';
 import { kubeletContainer, kubeletPod } from './requests.ts';
-import { Samples, type Summary } from './stats.ts';
 
 const USAGE = `usage: npm run bench:lists -- [--sizes 100,1000,5000] [--calls N] [--profile] [--json FILE]`;
-/** The image that the simulated node has. */
-const IMAGE = 'example.test/app:1';
 const PARALLEL = 16;
-const WARM_UP = 30;
 
-interface Row extends Summary {
+interface Row extends Timing {
   readonly sandboxes: number;
-  readonly call: string;
-  /** Length of the last answer. */
-  readonly bytes: number;
-  /** CPU time of the daemon per call, milliseconds. */
-  readonly cpuMs: number;
   readonly hot: readonly Hot[];
 }
 
@@ -111,43 +102,21 @@ async function grow(daemon: Daemon, from: number, to: number): Promise<Growth> {
 async function measure(daemon: Daemon, sandboxes: number, calls: number, profile: boolean): Promise<readonly Row[]> {
   const { cri } = daemon;
   const { items } = await cri.ListPodSandbox();
-  if (items.length !== sandboxes) throw new Error(`${items.length} sandboxes are listed, ${sandboxes} were made`);
   const { containers } = await cri.ListContainers();
-  if (containers.length !== 2 * sandboxes) throw new Error(`${containers.length} containers are listed`);
-  let next = 0;
-  const someId = (): string => {
-    next = (next + 7) % items.length;
-    return items[next]?.id ?? '';
-  };
-  using raw = await RawClient.open(cri.socket);
-  await using change = new Change(cri, items[0]?.id ?? '');
-  const work: Readonly<Record<string, () => Promise<number>>> = {
-    ListPodSandbox: () => raw.call('ListPodSandbox', {}),
-    'ListPodSandbox, ready ones': () => raw.call('ListPodSandbox', { filter: { state: { state: 'SANDBOX_READY' } } }),
-    ListContainers: () => raw.call('ListContainers', {}),
-    'ListContainers of a pod': () => raw.call('ListContainers', { filter: { podSandboxId: someId() } }),
-    PodSandboxStatus: () => raw.call('PodSandboxStatus', { podSandboxId: someId() }),
-  };
-  const rows: Row[] = [];
-  for (const [call, once] of Object.entries(work)) {
-    for (let i = 0; i < WARM_UP; i += 1) await once();
-    if (profile) await daemon.ask('profile');
-    const samples = new Samples();
-    const before = await daemon.ask('state');
-    let bytes = 0;
-    for (let i = 0; i < calls; i += 1) bytes = await samples.time(call, once);
-    const after = await daemon.ask('state');
-    const hot = profile ? ((await daemon.ask('profiled')).hot ?? []) : [];
-    rows.push({
-      sandboxes,
-      call,
-      bytes,
-      ...samples.summary(call),
-      cpuMs: (after.state.cpuMs - before.state.cpuMs) / calls,
-      hot,
-    });
+  if (items.length !== sandboxes || containers.length !== 2 * sandboxes) {
+    throw new Error(`${items.length} sandboxes and ${containers.length} containers are listed; ${sandboxes} were made`);
   }
-  return rows;
+  const profiles = new Map<string, readonly Hot[]>();
+  const timings = await timeLists(cri, calls, {
+    cpuMs: async () => (await daemon.ask('state')).state.cpuMs,
+    begin: async () => {
+      if (profile) await daemon.ask('profile');
+    },
+    end: async (call) => {
+      if (profile) profiles.set(call, (await daemon.ask('profiled')).hot ?? []);
+    },
+  });
+  return timings.map((timing) => ({ sandboxes, ...timing, hot: profiles.get(timing.call) ?? [] }));
 }
 
 async function memory(daemon: Daemon, sandboxes: number, growth: Growth): Promise<MemoryRow> {
