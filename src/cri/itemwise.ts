@@ -1,7 +1,7 @@
 /**
  * Lists are most of what a kubelet asks for (every second, all of them), and encoding is most of their cost. The
  * encoding of a repeated field is the encodings of its items one after the other: each item is encoded once and kept
- * as long as the item itself, and so is a whole answer, for as long as the same object is given.
+ * as long as the item itself. So is the whole of an answer that is given again.
  */
 import { passingBytes } from '../base/passing-bytes.ts';
 
@@ -9,23 +9,26 @@ import { passingBytes } from '../base/passing-bytes.ts';
 const COLLECT_BYTES = 4 * 1024 * 1024;
 const notePassed = passingBytes(COLLECT_BYTES);
 
-/** The serializer of a response whose only field is the list `field`. Neither it nor its items may change once given. */
+/** Frozen answers whose encodings are kept: all, and one per state that somebody asks for. */
+const MOST_KEPT = 4;
+
+interface Kept {
+  readonly response: object;
+  encoding: Buffer | undefined;
+}
+
+/**
+ * The serializer of a response whose only field is the list `field`. Items must not change once given; a response that
+ * is frozen is one that may be given again.
+ */
 export function itemwise(
   serialize: (response: object) => Buffer,
   field: string,
 ): (response: Readonly<Record<string, unknown>>) => Buffer {
   const ofItems = new WeakMap<object, Buffer>();
-  const ofResponses = new WeakMap<object, Buffer>();
-  return (response) => {
-    const known = ofResponses.get(response);
-    if (known) {
-      notePassed(known.length);
-      return known;
-    }
-    const items = response[field];
-    if (!Array.isArray(items)) return serialize(response);
-    const whole = Buffer.concat(
-      items.map((item: object) => {
+  const join = (items: readonly object[]): Buffer =>
+    Buffer.concat(
+      items.map((item) => {
         let encoding = ofItems.get(item);
         if (!encoding) {
           encoding = serialize({ [field]: [item] });
@@ -34,8 +37,17 @@ export function itemwise(
         return encoding;
       }),
     );
-    ofResponses.set(response, whole);
-    notePassed(2 * whole.length);
-    return whole;
+  let kept: readonly Kept[] = [];
+
+  return (response) => {
+    const items = response[field];
+    if (!Array.isArray(items)) return serialize(response);
+    const known = kept.find((each) => each.response === response);
+    const encoding = known?.encoding ?? join(items);
+    notePassed(2 * encoding.length);
+    // Kept from the second time on: what is given once only is garbage that costs little to collect.
+    if (known) known.encoding = encoding;
+    else if (Object.isFrozen(response)) kept = [{ response, encoding: undefined }, ...kept.slice(0, MOST_KEPT - 1)];
+    return encoding;
   };
 }

@@ -5,11 +5,7 @@ import type { Container } from '../../gen/runtime/v1/Container.ts';
 import { memo } from './memo.ts';
 
 /** The same object as long as nothing changes; see itemwise. */
-export const listedContainer = memo(
-  (view: ContainerView) => view.config,
-  (view) => `${view.id} ${view.state} ${view.imageRef} ${view.imageId}`,
-  convert,
-);
+export const listedContainer = memo(convert);
 
 function convert(view: ContainerView): Container {
   const { config } = view;

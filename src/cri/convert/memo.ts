@@ -1,39 +1,32 @@
-/** One converted item per thing, made anew when one of its changing parts changes. */
+/** Conversions are done once per thing that is shown, and answers once per list. */
 
-/**
- * Wraps a conversion. `key` is an object that lives as long as the thing itself, `parts` is all that may change in it,
- * or that tells it from another thing with the same key.
- */
-export function memo<View, Item>(
-  key: (view: View) => object,
-  parts: (view: View) => string,
-  convert: (view: View) => Item,
-): (view: View) => Item {
-  const items = new WeakMap<object, { readonly parts: string; readonly item: Item }>();
+/** Wraps a conversion: the same view, which never changes, gives the same item. */
+export function memo<View extends object, Item extends object>(convert: (view: View) => Item): (view: View) => Item {
+  const items = new WeakMap<View, Item>();
   return (view) => {
-    const now = parts(view);
-    const known = items.get(key(view));
-    if (known?.parts === now) return known.item;
+    const known = items.get(view);
+    if (known) return known;
     const item = convert(view);
-    items.set(key(view), { parts: now, item });
+    items.set(view, item);
     return item;
   };
 }
 
 /**
- * Answers of a function of a list and one word, kept as long as the list itself: the same list gives the same object,
- * whose encoding is kept in turn (see itemwise). The words must be few.
+ * Answers of a function of a list and one word, kept until it is asked about another list: the same list gives the same
+ * object, which is frozen to say so (see itemwise). The words must be few.
  */
-export function kept<View, Answer>(
+export function kept<View, Answer extends object>(
   make: (views: readonly View[], word: string | undefined) => Answer,
 ): (views: readonly View[], word: string | undefined) => Answer {
-  const byList = new WeakMap<readonly View[], Map<string | undefined, Answer>>();
+  let list: readonly View[] | undefined;
+  const answers = new Map<string | undefined, Answer>();
   return (views, word) => {
-    const answers = byList.get(views) ?? new Map<string | undefined, Answer>();
-    byList.set(views, answers);
+    if (views !== list) answers.clear();
+    list = views;
     const known = answers.get(word);
     if (known !== undefined) return known;
-    const answer = make(views, word);
+    const answer = Object.freeze(make(views, word));
     answers.set(word, answer);
     return answer;
   };

@@ -8,11 +8,7 @@ import { memo } from './memo.ts';
 const stateOf = (view: SandboxView) => (view.ready ? 'SANDBOX_READY' : 'SANDBOX_NOTREADY');
 
 /** One line of a list: the same object as long as nothing changes; see itemwise. */
-export const listedSandbox = memo(
-  (view: SandboxView) => view.config,
-  (view) => `${view.id} ${view.ready} ${view.runtimeHandler}`,
-  convert,
-);
+export const listedSandbox = memo(convert);
 
 function convert(view: SandboxView): PodSandbox {
   const { config } = view;

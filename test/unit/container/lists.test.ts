@@ -61,7 +61,9 @@ test('item by item, a list has the encoding that it has as a whole', () => {
   for (const containers of [[], [one], [one, two], [two, one, two], [two]]) {
     const response = { containers };
     expect(serialize(response)).toEqual(responseSerialize(response));
-    expect(serialize(response)).toBe(serialize(response));
+    const again = Object.freeze({ containers });
+    for (let times = 1; times <= 3; times += 1) expect(serialize(again)).toEqual(responseSerialize(response));
+    expect(serialize(again)).toBe(serialize(again));
     expect(responseDeserialize(serialize(response)).containers.map(({ id }) => id)).toEqual(
       containers.map(({ id }) => id),
     );
