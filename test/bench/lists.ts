@@ -153,7 +153,7 @@ function print(rows: readonly Row[], memories: readonly MemoryRow[]): void {
   }
 }
 
-async function main(): Promise<void> {
+async function main(interrupted: AbortSignal): Promise<void> {
   const { values } = parseArgs({
     options: {
       sizes: { type: 'string', default: '100,1000,5000' },
@@ -178,6 +178,7 @@ async function main(): Promise<void> {
     present = size;
     rows.push(...(await measure(daemon, size, count('calls', values.calls), values.profile)));
     memories.push(await memory(daemon, size, growth));
+    interrupted.throwIfAborted();
   }
   print(rows, memories);
   await finish({ bench: 'lists', environment: where(), rows, memories }, values.json);

@@ -28,11 +28,12 @@ interface Figures {
   readonly memory: Samples;
 }
 
-async function coldPod(node: TestNode, figures: Figures): Promise<void> {
+async function coldPod(node: TestNode, figures: Figures, interrupted: AbortSignal): Promise<void> {
   const { phases, calls, memory } = figures;
   const called = performance.now();
   const since = (): number => performance.now() - called;
   const pod = await calls.time('RunPodSandbox', () => TestPod.run(node));
+  interrupted.throwIfAborted();
   const container = await calls.time('CreateContainer', () => pod.create('echo first; sleep 1000'));
   const created = since();
   await calls.time('StartContainer', () =>
@@ -85,7 +86,7 @@ function print({ phases, calls, memory }: Figures): void {
   );
 }
 
-async function main(): Promise<void> {
+async function main(interrupted: AbortSignal): Promise<void> {
   const { values } = parseArgs({
     options: {
       repeat: { type: 'string', default: '3' },
@@ -99,7 +100,8 @@ async function main(): Promise<void> {
   const figures: Figures = { phases: new Samples(), calls: new Samples(), memory: new Samples() };
   await using node = await TestNode.start({ settings: { log: { level: 'info', format: 'json' } } });
   for (let round = 1; round <= repeat; round += 1) {
-    await coldPod(node, figures);
+    await coldPod(node, figures, interrupted);
+    interrupted.throwIfAborted();
     say(`pod ${round} of ${repeat}: ready after ${ms(figures.phases.of('ready').at(-1) ?? Number.NaN)} ms`);
   }
   say();

@@ -32,13 +32,19 @@ interface Burst {
   readonly memory: readonly Memory[];
 }
 
-async function oneAtATime(targets: readonly Target[], rounds: number, execs: number): Promise<Map<Target, Samples>> {
+async function oneAtATime(
+  targets: readonly Target[],
+  rounds: number,
+  execs: number,
+  interrupted: AbortSignal,
+): Promise<Map<Target, Samples>> {
   const samples = new Map(targets.map((target) => [target, new Samples()]));
   for (let round = 0; round < rounds; round += 1) {
     for (const [target, figures] of samples) {
       const pod = await startPod(target, figures);
       for (let i = 0; i < execs; i += 1) await execTrue(target, pod, figures);
       await endPod(target, pod, figures);
+      interrupted.throwIfAborted();
     }
   }
   return samples;
@@ -120,7 +126,7 @@ const OPTIONS = {
   help: { type: 'boolean', default: false },
 } as const;
 
-async function main(): Promise<void> {
+async function main(interrupted: AbortSignal): Promise<void> {
   const { values } = parseArgs({ options: OPTIONS });
   if (values.help) return say(USAGE);
   if (values['write-images'] !== undefined) return await writeImages(values['write-images']);
@@ -142,11 +148,14 @@ async function main(): Promise<void> {
   );
   for (const { name, version } of targets) say(`${name}: ${version}`);
   say();
-  const samples = await oneAtATime(targets, rounds, execs);
+  const samples = await oneAtATime(targets, rounds, execs, interrupted);
   printCalls(samples);
   const bursts: Burst[] = [];
   for (const pods of parallel) {
-    for (const target of targets) bursts.push(await burst(target, pods));
+    for (const target of targets) {
+      bursts.push(await burst(target, pods));
+      interrupted.throwIfAborted();
+    }
   }
   printBursts(bursts);
   await finish(

@@ -57,10 +57,20 @@ export async function finish(report: Report, file: string | undefined): Promise<
   say(`written: ${file}`);
 }
 
-/** Runs a bench program; an error, and one that came up while it was being cleared away after, go to standard error. */
-export async function runBench(main: () => Promise<void>): Promise<void> {
+/**
+ * Runs a bench program; an error, and one that came up while it was being cleared away after, go to standard error. The
+ * first Ctrl-C fires the signal, for the program to stop between two calls and to clear away; the next one ends it.
+ */
+export async function runBench(main: (interrupted: AbortSignal) => Promise<void>): Promise<void> {
+  const interrupt = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => {
+      say('stopping after the present call; once more to stop at once and leave its machines to you');
+      interrupt.abort(new Error(`stopped by ${name}`));
+    });
+  }
   try {
-    await main();
+    await main(interrupt.signal);
   } catch (error) {
     process.exitCode = 1;
     for (let each: unknown = error; each !== undefined; ) {

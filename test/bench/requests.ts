@@ -3,6 +3,9 @@ import { randomUUID } from 'node:crypto';
 import type { ContainerConfig } from '../../src/gen/runtime/v1/ContainerConfig.ts';
 import type { PodSandboxConfig } from '../../src/gen/runtime/v1/PodSandboxConfig.ts';
 
+/** On every pod of this process: what it leaves behind can be told from everybody else's. */
+export const RUN_LABEL = { 'infralet.bench/run': randomUUID() } as const;
+
 export function kubeletPod(name: string, logDirectory: string): PodSandboxConfig {
   const uid = randomUUID();
   return {
@@ -11,6 +14,7 @@ export function kubeletPod(name: string, logDirectory: string): PodSandboxConfig
     logDirectory,
     dnsConfig: { servers: ['192.0.2.53'], searches: ['bench.svc.cluster.local'], options: ['ndots:5'] },
     labels: {
+      ...RUN_LABEL,
       app: 'bench',
       'pod-template-hash': '6b7d9f5c4d',
       'io.kubernetes.pod.name': name,

@@ -8,6 +8,7 @@ import { busyboxImage } from '../support/images.ts';
 import { BUSYBOX, TestNode } from '../support/node.ts';
 import { readMachine } from './machines.ts';
 import { type Memory, memoryOfAll, withArgument, withDescendants } from './process-memory.ts';
+import { RUN_LABEL } from './requests.ts';
 
 export interface Target extends AsyncDisposable {
   readonly name: string;
@@ -61,6 +62,7 @@ export async function runningRuntime(name: string, socket: string, image: string
       logs,
       memory: shimMemory,
       [Symbol.asyncDispose]: async () => {
+        await removePods(cri);
         cri[Symbol.dispose]();
         await rm(logs, { recursive: true, force: true });
       },
@@ -68,6 +70,15 @@ export async function runningRuntime(name: string, socket: string, image: string
   } catch (error) {
     cri[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** What a failure has left. */
+async function removePods(cri: CriClient): Promise<void> {
+  const { items } = await cri.ListPodSandbox({ filter: { labelSelector: RUN_LABEL } });
+  for (const { id: podSandboxId } of items) {
+    await cri.StopPodSandbox({ podSandboxId }, { timeoutMs: 60_000 });
+    await cri.RemovePodSandbox({ podSandboxId }, { timeoutMs: 60_000 });
   }
 }
 
