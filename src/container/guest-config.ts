@@ -3,6 +3,7 @@ import type { ContainerId, Digest } from '../base/ids.ts';
 import type { ContainerConfig, ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
 import type { LinuxContainerSecurityContext } from '../gen/runtime/v1/LinuxContainerSecurityContext.ts';
 import type { Mount } from '../gen/runtime/v1/Mount.ts';
+import type { SecurityProfile } from '../gen/runtime/v1/SecurityProfile.ts';
 
 /** Label that says, in the guest, which of the node's containers one is. */
 export const CONTAINER_LABEL = 'infralet.dev/container';
@@ -13,6 +14,7 @@ export function guestContainerConfig(
     readonly id: ContainerId;
     readonly image: Digest;
     readonly mounts: readonly Mount[];
+    readonly seccomp: SecurityProfile | null;
     /** containerd's id of the container whose PID namespace is joined. */
     readonly targetId: string;
   },
@@ -27,7 +29,7 @@ export function guestContainerConfig(
     logPath: config.logPath === '' ? '' : guestLogName(facts.id),
     windows: null,
     linux: {
-      securityContext: guestSecurity(config, facts.targetId),
+      securityContext: guestSecurity(config, facts),
       // CPU and memory node numbers are the node's own; the machine has its own.
       resources: resources && { ...resources, cpusetCpus: '', cpusetMems: '' },
     },
@@ -39,12 +41,16 @@ export function guestLogName(id: ContainerId): string {
   return `${id}.log`;
 }
 
-function guestSecurity(config: ContainerConfig__Output, targetId: string): LinuxContainerSecurityContext | null {
+function guestSecurity(
+  config: ContainerConfig__Output,
+  { seccomp, targetId }: { readonly seccomp: SecurityProfile | null; readonly targetId: string },
+): LinuxContainerSecurityContext | null {
   const security = config.linux?.securityContext ?? null;
   if (!security) return null;
   const namespaces = security.namespaceOptions;
   return {
     ...security,
+    seccomp,
     // As for the sandbox: the machine's pod NIC lives in the pod's namespace, whatever the pod calls it.
     namespaceOptions: namespaces && { ...namespaces, network: 'POD', targetId },
   };

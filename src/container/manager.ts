@@ -11,6 +11,7 @@ import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Sessions } from '../sandbox/session.ts';
 import type { SandboxEntry, SandboxStore } from '../sandbox/store.ts';
 import type { MountCarrier } from '../volume/mounts.ts';
+import { carrySeccomp } from '../volume/seccomp.ts';
 import { guestContainerConfig, guestLogName } from './guest-config.ts';
 import type { GuestImages } from './images.ts';
 import type { ContainerObserver } from './observer.ts';
@@ -84,6 +85,7 @@ export class ContainerManager implements ContainerService {
             id,
             image: image.id,
             mounts,
+            seccomp: await carrySeccomp(config.linux?.securityContext?.seccomp ?? null, channel, signal),
             targetId: target === '' ? '' : this.#entry(target).record.guestId,
           }),
           sandboxConfig: guestSandboxConfig(sandbox.config, this.#deps.node),
@@ -135,10 +137,12 @@ export class ContainerManager implements ContainerService {
     const options = { signal, timeoutMs: CALL_MS };
     try {
       await channel.cri('StartContainer', { containerId: record.guestId }, options);
-    } finally {
-      // Also after a failure: containerd then has a status with the reason.
-      if (!signal.aborted) await this.#observer.refresh(record.id, channel, signal);
+    } catch (error) {
+      // containerd has a status with the reason now; failing to read it must not hide why the start failed.
+      await this.#observer.refresh(record.id, channel, signal).catch(() => undefined);
+      throw error;
     }
+    await this.#observer.refresh(record.id, channel, signal);
     this.#deps.sandboxes.mark(record.sandboxId, 'container started', this.#deps.clock.now());
     this.#observer.follow(record.id);
   }
@@ -241,7 +245,7 @@ export class ContainerManager implements ContainerService {
           config,
           this.#imageName(entry),
           this.#observer.logPath(entry),
-          this.#observer.guestStatus(record.id),
+          this.#observer.guestFacts(record.id),
         ),
       info: () => ({ sandboxId: record.sandboxId, guestId: record.guestId, logDone: record.logDone }),
     };

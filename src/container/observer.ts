@@ -16,7 +16,7 @@ import type { MountCarrier } from '../volume/mounts.ts';
 import { bringMessage, completeLog } from './exits.ts';
 import { CONTAINER_LABEL, guestLogName } from './guest-config.ts';
 import type { GuestImages } from './images.ts';
-import { changeFromGuest, changeWhenLost } from './status.ts';
+import { changeFromGuest, changeWhenLost, factsFromGuest, type GuestFacts } from './status.ts';
 import type { ContainerEntry, ContainerStore } from './store.ts';
 
 /** A relayed call that should be quick; emulated machines are ten times slower than real ones. */
@@ -37,8 +37,8 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   readonly #store: ContainerStore;
   readonly #log: Logger;
   readonly #followers = new Map<ContainerId, LogFollower>();
-  /** Last full statuses from the guests, for what the records do not hold (user, resources in force). */
-  readonly #guestStatus = new Map<ContainerId, ContainerStatus__Output>();
+  /** What the records do not hold of the guests' statuses: user, resources in force. */
+  readonly #guestFacts = new Map<ContainerId, GuestFacts>();
   /** Statuses of events that wait for their turn: the newest of each container, so that a flood costs no memory. */
   readonly #newest = new Map<ContainerId, ContainerStatus__Output>();
   readonly #statuses: KeyedRunner<ContainerId>;
@@ -66,8 +66,8 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     return { [Symbol.dispose]: () => this.#creating.delete(id) };
   }
 
-  guestStatus(id: ContainerId): ContainerStatus__Output | undefined {
-    return this.#guestStatus.get(id);
+  guestFacts(id: ContainerId): GuestFacts | undefined {
+    return this.#guestFacts.get(id);
   }
 
   /** Events and resyncs of a session; never throws. */
@@ -154,7 +154,7 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     const entry = this.#store.find(id);
     if (!entry) return;
     const { record } = entry;
-    this.#guestStatus.set(id, status);
+    this.#guestFacts.set(id, factsFromGuest(status));
     if (status.state === 'CONTAINER_EXITED' && !record.logDone) {
       const channel = this.#deps.sessions.get(record.sandboxId);
       if (channel) {
@@ -207,7 +207,7 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   }
 
   async forgetContainer(id: ContainerId): Promise<void> {
-    this.#guestStatus.delete(id);
+    this.#guestFacts.delete(id);
     await this.endFollower(id);
   }
 

@@ -11,6 +11,24 @@ const LOST_REASON = 'MachineLost';
 /** Longest text taken over from a guest; kubelets cut at 4096 bytes themselves. */
 const MAX_TEXT = 4096;
 
+/** More groups than any process can have. */
+const MAX_GROUPS = 65_536;
+
+/** What is shown of a guest's status without being in the record. */
+export type GuestFacts = Pick<ContainerStatus__Output, 'resources' | 'user' | 'stopSignal'>;
+
+/** Only what is shown is kept: a guest's status may be as large as a message. */
+export function factsFromGuest({ resources, user, stopSignal }: ContainerStatus__Output): GuestFacts {
+  const groups = user?.linux?.supplementalGroups ?? [];
+  const linux = resources?.linux ?? null;
+  return {
+    user: groups.length > MAX_GROUPS ? null : user,
+    // Unified cgroup values are texts of the guest's choice; the request's own are shown instead.
+    resources: linux && { linux: { ...linux, unified: {}, hugepageLimits: [] }, windows: null },
+    stopSignal,
+  };
+}
+
 type Change = Partial<Omit<ContainerRecord, 'id' | 'sandboxId'>>;
 
 /** What a status of the guest changes in the record. Numbers and texts are checked: the guest is not trusted. */
@@ -46,7 +64,7 @@ export function criStatus(
   config: ContainerConfig__Output,
   imageName: string,
   logPath: string,
-  guest: ContainerStatus__Output | undefined,
+  guest: GuestFacts | undefined,
 ): ContainerStatus__Output {
   return {
     id: record.id,

@@ -29,6 +29,7 @@ export class GuestRegistry implements AsyncDisposable {
   readonly #server: Server;
   readonly #owners = new WeakMap<object, SandboxId>();
   readonly #connections = new Map<SandboxId, Set<Duplex>>();
+  readonly #refusedOnce = new Set<SandboxId>();
 
   constructor(blobs: BlobStore, grants: Grants, log: Logger) {
     this.#blobs = blobs;
@@ -82,10 +83,18 @@ export class GuestRegistry implements AsyncDisposable {
     }
     const found = sandboxId === undefined ? undefined : this.#find(sandboxId, path);
     if (!found) {
-      this.#log.warn('a guest asked for an image it was not granted', { sandboxId, path: path.slice(0, 200) });
+      this.#refused(sandboxId, path);
       return refuse(response, 404, path.includes('/manifests/') ? 'MANIFEST_UNKNOWN' : 'BLOB_UNKNOWN');
     }
     await this.#send(found, request, response);
+  }
+
+  /** The first refusal of a sandbox is told, the rest only to who asks for it: a guest must not fill the node's log. */
+  #refused(sandboxId: SandboxId | undefined, path: string): void {
+    const known = sandboxId !== undefined && this.#refusedOnce.has(sandboxId);
+    if (sandboxId !== undefined) this.#refusedOnce.add(sandboxId);
+    const tell = known ? this.#log.debug : this.#log.warn;
+    tell('a guest asked for an image it was not granted', { sandboxId, path: path.slice(0, 200) });
   }
 
   #find(sandboxId: SandboxId, path: string): Descriptor | undefined {

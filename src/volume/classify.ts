@@ -7,6 +7,8 @@ export type MountKind =
   | 'api'
   /** A single file the kubelet made for one container: /etc/hosts, the termination message. */
   | 'kubeletFile'
+  /** A directory or file of a volume (subPath), which the kubelet has mounted by itself. */
+  | 'subPath'
   /** A volume plugin's directory: the data lives outside the node's own disk. */
   | 'plugin'
   /** Anything else of the node's file system. */
@@ -19,8 +21,15 @@ export function classifyMount(hostPath: string): MountKind {
   if (volume === 'empty-dir') return 'emptyDir';
   if (volume !== undefined && API_PLUGINS.has(volume)) return 'api';
   if (volume !== undefined) return 'plugin';
-  // subPath mounts are bind mounts the kubelet made of one directory or file of a volume.
-  if (/\/pods\/[^/]+\/volume-subpaths\//.test(hostPath)) return 'api';
+  if (SUBPATH.test(hostPath)) return 'subPath';
   if (/\/pods\/[^/]+\/(etc-hosts$|containers\/)/.test(hostPath)) return 'kubeletFile';
   return 'hostPath';
+}
+
+const SUBPATH = /^(.*\/pods\/[^/]+)\/volume-subpaths\/([^/]+)\//;
+
+/** Where the emptyDir would be whose subPath this is. */
+export function emptyDirOfSubPath(hostPath: string): string | undefined {
+  const [, pod, volume] = SUBPATH.exec(hostPath) ?? [];
+  return pod === undefined ? undefined : `${pod}/volumes/kubernetes.io~empty-dir/${volume}`;
 }

@@ -3,6 +3,7 @@
  * containers of a pod that mount the same path share what is in the machine, as they would share it on the node.
  */
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { lstat, mkdir, realpath } from 'node:fs/promises';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
@@ -10,7 +11,7 @@ import type { Config } from '../config/schema.ts';
 import type { Mount, Mount__Output } from '../gen/runtime/v1/Mount.ts';
 import type { AgentChannel, GuestFile, GuestRoot } from '../guest/channel.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { classifyMount, type MountKind } from './classify.ts';
+import { classifyMount, emptyDirOfSubPath, type MountKind } from './classify.ts';
 import { readTree } from './tree.ts';
 
 /** One mount may be large; the machine may be emulated. */
@@ -50,7 +51,10 @@ export class MountCarrier {
     const hostPath = await resolved(mount.hostPath);
     const known = this.#carried.get(sandboxId)?.get(hostPath);
     // What containers may have written to stays; what only the kubelet writes is brought up to date.
-    const guestPath = known !== undefined && kind !== 'api' ? known : await this.#copy(kind, hostPath, channel, signal);
+    const guestPath =
+      known !== undefined && kind !== 'api' && kind !== 'subPath'
+        ? known
+        : await this.#copy(kind, hostPath, channel, signal);
     const ofSandbox = this.#carried.get(sandboxId) ?? new Map<string, string>();
     this.#carried.set(sandboxId, ofSandbox.set(hostPath, guestPath));
     return {
@@ -77,6 +81,13 @@ export class MountCarrier {
     const kind = classifyMount(mount.hostPath);
     if (kind === 'hostPath' && this.#policy.hostPath === 'deny') {
       refuse(`hostPath ${mount.hostPath} is refused by this node's policy`, 'policy.hostPath in the configuration');
+    }
+    const emptyDir = emptyDirOfSubPath(mount.hostPath);
+    if (emptyDir !== undefined && existsSync(emptyDir)) {
+      refuse(
+        'a subPath of an emptyDir is not supported yet: each container would get a copy of its own',
+        'mount the whole emptyDir, or choose the directory inside the container',
+      );
     }
     if (kind === 'plugin' && !mount.readonly) {
       refuse(

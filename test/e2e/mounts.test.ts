@@ -102,3 +102,17 @@ test('a source that does not exist is made; what cannot be honoured is refused w
     details: expect.stringMatching(/mount at \/pv: .*read-only/s),
   });
 });
+
+test('a seccomp profile of the node is carried in and enforced', async () => {
+  const profile = join(node.directory, 'no-chmod.json');
+  const rule = { names: ['chmod', 'fchmod', 'fchmodat', 'fchmodat2'], action: 'SCMP_ACT_ERRNO' };
+  await writeFile(profile, JSON.stringify({ defaultAction: 'SCMP_ACT_ALLOW', syscalls: [rule] }));
+  const seccomp = { profileType: 'Localhost', localhostRef: profile } as const;
+  const app = await pod.start('sleep 1000', { linux: { securityContext: { seccomp } } });
+  expect((await app.exec('/bin/sh', '-c', 'touch /tmp/f && chmod 600 /tmp/f')).stderr).toContain('not permitted');
+  const missing = { profileType: 'Localhost', localhostRef: join(node.directory, 'absent.json') } as const;
+  await expect(pod.create('true', { linux: { securityContext: { seccomp: missing } } })).rejects.toMatchObject({
+    code: 3,
+    details: expect.stringContaining('absent.json'),
+  });
+});

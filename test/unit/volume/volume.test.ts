@@ -15,6 +15,7 @@ test.each([
   [`${pod}/volumes/kubernetes.io~secret/tls`, 'api'],
   [`${pod}/volumes/kubernetes.io~downward-api/info`, 'api'],
   [`${pod}/volumes/kubernetes.io~csi/pvc-1/mount`, 'plugin'],
+  [`${pod}/volume-subpaths/settings/web/0`, 'subPath'],
   [`${pod}/etc-hosts`, 'kubeletFile'],
   [`${pod}/containers/web/0a1b2c`, 'kubeletFile'],
   ['/srv/data', 'hostPath'],
