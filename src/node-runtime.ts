@@ -11,12 +11,13 @@ import { ContainerManager } from './container/manager.ts';
 import { ContainerObserver } from './container/observer.ts';
 import type { ContainerService } from './container/service.ts';
 import { ContainerStore } from './container/store.ts';
+import { containerSummary } from './container/summary.ts';
 import type { ChannelDialer } from './guest/channel.ts';
 import type { ImageService } from './image/service.ts';
 import type { PodNetwork } from './network/pod-network.ts';
 import { containerCodec, sandboxCodec } from './rpc/codecs.ts';
 import type { CriPackage } from './rpc/load.ts';
-import { describeSandbox } from './sandbox/describe.ts';
+import { type DescribeDeps, describeSandbox, listSandboxes } from './sandbox/describe.ts';
 import type { NodeFacts } from './sandbox/guest-config.ts';
 import { Launcher } from './sandbox/launcher.ts';
 import { SandboxManager } from './sandbox/manager.ts';
@@ -45,6 +46,8 @@ export interface NodeRuntimeOptions {
 export interface NodeRuntime extends AsyncDisposable {
   readonly sandboxes: SandboxService;
   readonly containers: ContainerService;
+  /** All sandboxes, also those still being made, JSON-able. */
+  readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. */
   readonly describe: (id: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
 }
@@ -124,10 +127,18 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   stack.use(sandboxes);
   sandboxes.recover();
   sweeper.start();
+  const known: DescribeDeps = {
+    store: sandboxStore,
+    journal,
+    provider,
+    sandboxes,
+    containersOf: (id) => containerStore.ofSandbox(id).map(containerSummary),
+  };
   return {
     sandboxes,
     containers,
-    describe: (id, signal) => describeSandbox({ store: sandboxStore, journal, provider, sandboxes }, id, signal),
+    list: (signal) => listSandboxes(known, signal),
+    describe: (id, signal) => describeSandbox(known, id, signal),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }

@@ -7,31 +7,50 @@ import type { LoadedImage__Output } from '../gen/infralet/admin/v1/LoadedImage.t
 import { adminSocket, loadAdmin } from './protocol.ts';
 import { type CallLimits, callUnary } from './unary.ts';
 
+const description = z.record(z.string(), z.unknown());
+type Description = Readonly<z.output<typeof description>>;
+
+/** Thousands of sandboxes in one answer. */
+const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
+
 export interface AdminClient extends Disposable {
   /** `source`: oci:DIR[:TAG] or an archive file; relative paths are those of this process. */
   loadImage(source: string, names: readonly string[], limits: CallLimits): Promise<readonly LoadedImage__Output[]>;
-  describe(sandboxId: string, limits: CallLimits): Promise<Readonly<Record<string, unknown>>>;
+  /** All sandboxes, the newest first. */
+  list(limits: CallLimits): Promise<readonly Description[]>;
+  describe(sandboxId: string, limits: CallLimits): Promise<Description>;
 }
 
 /** Connects with the first call. */
 export function connectAdmin(criSocket: string): AdminClient {
   const { Admin } = loadAdmin();
-  const client = new Admin(`unix:${adminSocket(criSocket)}`, credentials.createInsecure());
+  const client = new Admin(`unix:${adminSocket(criSocket)}`, credentials.createInsecure(), {
+    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+  });
   return {
     loadImage: async (source, names, limits) => {
       const request = { source: absolute(source), names: [...names] };
       const response = await callUnary(client, Admin.service.LoadImage, request, limits);
       return response.images;
     },
+    list: async (limits) => {
+      const { json } = await callUnary(client, Admin.service.List, {}, limits);
+      return parse(z.array(description), json);
+    },
     describe: async (sandboxId, limits) => {
       const { json } = await callUnary(client, Admin.service.Describe, { sandboxId }, limits);
-      const parsed = z.record(z.string(), z.unknown()).safeParse(JSON.parse(json));
-      if (!parsed.success)
-        throw new InfraletError('INTERNAL', 'the daemon described the sandbox in a form I do not know');
-      return parsed.data;
+      return parse(description, json);
     },
     [Symbol.dispose]: () => client.close(),
   };
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, json: string): z.output<Schema> {
+  const parsed = schema.safeParse(JSON.parse(json));
+  if (parsed.success) return parsed.data;
+  throw new InfraletError('INTERNAL', 'the daemon described sandboxes in a form I do not know', {
+    cause: parsed.error,
+  });
 }
 
 /** The daemon has another working directory than the command. */

@@ -14,6 +14,8 @@ export interface AdminServerOptions {
   /** See `adminSocket`. */
   readonly path: string;
   readonly images: Pick<ImageService, 'load'>;
+  /** All sandboxes, JSON-able. */
+  readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. Throws NOT_FOUND. */
   readonly describe: (sandboxId: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
   /** Milliseconds that calls in progress get when the server is disposed of. */
@@ -39,6 +41,9 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
       const images = await options.images.load(source, names, signal);
       return { images: images.map(({ id, repoTags, size }) => ({ id, tags: [...repoTags], size: String(size) })) };
     }),
+    List: unary(adapter, 'List', async (_request, { signal }) => ({
+      json: JSON.stringify(await options.list(signal)),
+    })),
     Describe: unary(adapter, 'Describe', async ({ sandboxId }, { signal }) => {
       if (sandboxId === '') throw new InfraletError('INVALID_ARGUMENT', 'sandbox_id: must not be empty');
       return { json: JSON.stringify(await options.describe(sandboxId, signal)) };

@@ -61,11 +61,18 @@ export async function runDemo(deps: DemoDeps, config: Config, io: Io): Promise<A
   await mkdir(logDirectory, { recursive: true });
   await ensureImage(deps, config, io);
   line(io.err, 'demo: starting a pod in a machine of its own …');
+  const metadata = { name: 'demo', uid: randomUUID(), namespace: 'default', attempt: 0 };
+  // Those that a kubelet sets: crictl takes the names that it shows from them.
+  const labels = {
+    'io.kubernetes.pod.name': metadata.name,
+    'io.kubernetes.pod.namespace': metadata.namespace,
+    'io.kubernetes.pod.uid': metadata.uid,
+  };
   const sandbox = {
-    metadata: { name: 'demo', uid: randomUUID(), namespace: 'default', attempt: 0 },
+    metadata,
     hostname: 'demo',
     logDirectory,
-    labels: { [LABEL]: 'true' },
+    labels: { ...labels, [LABEL]: 'true' },
     linux: {},
   };
   const run = { signal: io.signal, timeoutMs: RUN_MS };
@@ -75,6 +82,7 @@ export async function runDemo(deps: DemoDeps, config: Config, io: Io): Promise<A
     image: { image: deps.image.name },
     command: ['/bin/sh', '-c', SCRIPT],
     logPath: 'hello.log',
+    labels: { ...labels, 'io.kubernetes.container.name': 'hello' },
     linux: {},
   };
   const create = { podSandboxId, config: container, sandboxConfig: sandbox };

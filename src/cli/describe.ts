@@ -1,10 +1,7 @@
 /** `infralet describe ID`: one sandbox with its timeline, last error and the end of its machine's console. */
 import type { AdminClient } from '../admin/client.ts';
-import type { CallLimits } from '../admin/unary.ts';
-import { InfraletError } from '../base/errors.ts';
 import { printable } from '../base/text.ts';
 import { systemClock } from '../base/time.ts';
-import type { CriClient } from './cri-client.ts';
 import { formatAge, formatBytes, formatTable, indent } from './format.ts';
 import { type Io, line } from './io.ts';
 import { formatTimeline, parseSandboxInfo, type SandboxInfo } from './sandbox-info.ts';
@@ -12,30 +9,26 @@ import { formatTimeline, parseSandboxInfo, type SandboxInfo } from './sandbox-in
 const TIMEOUT_MS = 30_000;
 
 export async function describe(
-  clients: { readonly cri: CriClient; readonly admin: AdminClient },
+  admin: Pick<AdminClient, 'describe'>,
   id: string,
   io: Io,
   options: { readonly json: boolean; readonly now?: number },
 ): Promise<void> {
-  const limits: CallLimits = { signal: io.signal, timeoutMs: TIMEOUT_MS };
-  const raw = await clients.admin.describe(id, limits);
+  const raw = await admin.describe(id, { signal: io.signal, timeoutMs: TIMEOUT_MS });
   if (options.json) {
     line(io.out, JSON.stringify(raw, undefined, 2));
     return;
   }
-  const { status } = await clients.cri.call('PodSandboxStatus', { podSandboxId: id }, limits);
-  if (!status) throw new InfraletError('INTERNAL', 'the daemon gave no status of the sandbox');
-  const { containers } = await clients.cri.call('ListContainers', { filter: { podSandboxId: status.id } }, limits);
   const info = parseSandboxInfo(raw);
   const now = options.now ?? systemClock.now();
-  const age = (createdAt: string): string => formatAge(now - Number(BigInt(createdAt) / 1_000_000n));
   const facts: readonly (readonly [string, string])[] = [
-    ['Sandbox', status.id],
-    ['Pod', `${status.metadata?.namespace ?? ''}/${status.metadata?.name ?? ''}`],
-    ['UID', status.metadata?.uid ?? ''],
-    ['Attempt', String(status.metadata?.attempt ?? 0)],
-    ['State', `${info.state} (${status.state === 'SANDBOX_READY' ? 'ready' : 'not ready'})`],
-    ['Age', age(status.createdAt)],
+    ['Sandbox', info.id],
+    ['Pod', `${info.podNamespace}/${info.podName}`],
+    ['UID', info.podUid],
+    ['Attempt', String(info.attempt)],
+    ['State', `${info.state} (${readiness(info)})`],
+    ...(info.reason === '' ? [] : [['Reason', info.reason] as const]),
+    ['Age', formatAge(now - info.createdAt)],
     ['IP', info.podIp === '' ? '-' : info.podIp],
     ['Machine', info.instanceId === '' ? '-' : info.instanceId],
     ...machineFacts(info),
@@ -43,24 +36,32 @@ export async function describe(
   const width = Math.max(...facts.map(([name]) => name.length));
   for (const [name, value] of facts) line(io.out, `${`${name}:`.padEnd(width + 2)}${printable(value)}`);
   section(io, 'Timeline', info.timeline.length === 0 ? '' : formatTimeline(info.timeline));
-  section(
-    io,
-    'Containers',
-    containers.length === 0
-      ? ''
-      : formatTable(
-          ['ID', 'NAME', 'STATE', 'AGE', 'IMAGE'],
-          containers.map((container) => [
-            container.id.slice(0, 13),
-            printable(container.metadata?.name ?? ''),
-            container.state.replace('CONTAINER_', '').toLowerCase(),
-            age(container.createdAt),
-            printable(container.image?.userSpecifiedImage || container.imageRef),
-          ]),
-        ),
-  );
+  section(io, 'Containers', info.containers.length === 0 ? '' : containerTable(info, now));
   section(io, 'Last error', printable(info.lastError));
   section(io, 'Console (its end; written by the guest)', consoleText(info.consoleTail));
+}
+
+function readiness({ ready, wanted, listed, state }: SandboxInfo): string {
+  if (ready) return 'ready';
+  if (wanted === 'removed') return 'being removed';
+  // The CRI lists it only once it was ready.
+  return listed || state === 'failed' ? 'not ready' : 'being made';
+}
+
+function containerTable({ containers }: SandboxInfo, now: number): string {
+  const ended = ({ exitCode, reason }: SandboxInfo['containers'][number]): string =>
+    ` (${[String(exitCode), printable(reason)].filter((part) => part !== '').join(', ')})`;
+  return formatTable(
+    ['ID', 'NAME', 'ATTEMPT', 'STATE', 'AGE', 'IMAGE'],
+    containers.map((container) => [
+      container.id.slice(0, 13),
+      printable(container.name),
+      String(container.attempt),
+      `${container.state}${container.state === 'exited' ? ended(container) : ''}`,
+      formatAge(now - container.createdAt),
+      printable(container.image),
+    ]),
+  );
 }
 
 function machineFacts({ machine }: SandboxInfo): readonly (readonly [string, string])[] {

@@ -3,7 +3,11 @@ import type { Config } from '../config/schema.ts';
 import { buildGuestImage } from '../guest-image/build.ts';
 import { type Io, line } from './io.ts';
 
-export async function imageBuild(config: Config, io: Io, options: { readonly json: boolean; readonly force: boolean }): Promise<void> {
+export async function imageBuild(
+  config: Config,
+  io: Io,
+  options: { readonly json: boolean; readonly force: boolean },
+): Promise<void> {
   const result = await buildGuestImage({
     directory: config.guestImageDir,
     force: options.force,

@@ -51,13 +51,13 @@ function build(io: Io, exitWith: (code: number) => void): Command {
 
   program
     .command('ps')
-    .description('list sandboxes with their machines, states, ages and sizes')
+    .description('list sandboxes, also those being made: machines, states, ages, sizes')
     .option(config, configHelp)
     .option('--json', 'as JSON', false)
     .action(async (options: ConfigOption & JsonOption) => {
       const { ps } = await import('./ps.ts');
-      using cri = await criClient(await load(options));
-      await ps(cri, io, options);
+      using admin = await adminClient(await load(options));
+      await ps(admin, io, options);
     });
 
   program
@@ -67,10 +67,8 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .action(async (id: string, options: ConfigOption & JsonOption) => {
       const { describe } = await import('./describe.ts');
-      const settings = await load(options);
-      using cri = await criClient(settings);
-      using admin = await adminClient(settings);
-      await describe({ cri, admin }, id, io, options);
+      using admin = await adminClient(await load(options));
+      await describe(admin, id, io, options);
     });
 
   program

@@ -1,17 +1,16 @@
-/** `infralet ps`: sandboxes, their machines, states, ages and sizes. */
-import type { CallLimits } from '../admin/unary.ts';
-import { InfraletError } from '../base/errors.ts';
+/** `infralet ps`: all sandboxes, also those being made: machines, states, ages and sizes. */
+import type { AdminClient } from '../admin/client.ts';
 import { printable } from '../base/text.ts';
 import { systemClock } from '../base/time.ts';
-import type { CriClient } from './cri-client.ts';
 import { formatAge, formatBytes, formatTable } from './format.ts';
 import { type Io, line } from './io.ts';
-import { sandboxInfo } from './sandbox-info.ts';
+import { type ListedSandbox, parseListedSandbox } from './sandbox-info.ts';
 
 interface Row {
   readonly id: string;
   readonly name: string;
   readonly namespace: string;
+  readonly uid: string;
   readonly attempt: number;
   readonly ready: boolean;
   readonly state: string;
@@ -24,65 +23,64 @@ interface Row {
     readonly cpuMillis: number;
     readonly memoryBytes: number;
     readonly diskBytes: number;
-    readonly usage: { readonly memoryBytes: number; readonly diskBytes: number } | undefined;
+    /** Null where there is no machine (yet), or the provider cannot tell. */
+    readonly usage: { readonly memoryBytes: number; readonly diskBytes: number } | null;
   };
   readonly lastError: string;
 }
 
 const TIMEOUT_MS = 10_000;
+/** Longest error in a table; `infralet describe` gives the whole. */
+const ERROR_WIDTH = 100;
 
 export async function ps(
-  cri: CriClient,
+  admin: Pick<AdminClient, 'list'>,
   io: Io,
   options: { readonly json: boolean; readonly now?: number },
 ): Promise<void> {
-  const rows = await collect(cri, { signal: io.signal, timeoutMs: TIMEOUT_MS });
+  const listed = await admin.list({ signal: io.signal, timeoutMs: TIMEOUT_MS });
+  const rows = listed.map((each) => toRow(parseListedSandbox(each)));
   if (options.json) {
     line(io.out, JSON.stringify(rows, undefined, 2));
     return;
   }
   const now = options.now ?? systemClock.now();
   const header = ['ID', 'POD', 'NAMESPACE', 'STATE', 'AGE', 'IP', 'CONTAINERS', 'CPU', 'MEMORY', 'DISK', 'MACHINE'];
+  const errors = rows.map(errorText);
+  const withErrors = errors.some((text) => text !== '');
   line(
     io.out,
     formatTable(
-      header,
-      rows.map((row) => cells(row, now)),
+      withErrors ? [...header, 'LAST ERROR'] : header,
+      rows.map((row, index) => [...cells(row, now), ...(withErrors ? [errors[index] ?? ''] : [])]),
     ),
   );
 }
 
-async function collect(cri: CriClient, limits: CallLimits): Promise<readonly Row[]> {
-  const [{ items }, { containers }] = await Promise.all([
-    cri.call('ListPodSandbox', {}, limits),
-    cri.call('ListContainers', {}, limits),
-  ]);
-  const rows = items.map(async (item): Promise<Row | undefined> => {
-    try {
-      const info = await sandboxInfo(cri, item.id, limits);
-      const own = containers.filter(({ podSandboxId }) => podSandboxId === item.id);
-      return {
-        id: item.id,
-        name: item.metadata?.name ?? '',
-        namespace: item.metadata?.namespace ?? '',
-        attempt: item.metadata?.attempt ?? 0,
-        ready: item.state === 'SANDBOX_READY',
-        state: info.state,
-        createdAt: Number(BigInt(item.createdAt) / 1_000_000n),
-        ip: info.podIp,
-        instanceId: info.instanceId,
-        containers: { running: own.filter(({ state }) => state === 'CONTAINER_RUNNING').length, all: own.length },
-        machine: { cpuMillis: 0, memoryBytes: 0, diskBytes: 0, usage: undefined, ...info.machine },
-        lastError: info.lastError,
-      };
-    } catch (error) {
-      // Removed between the two calls.
-      if (error instanceof InfraletError && error.code === 'NOT_FOUND') return undefined;
-      throw error;
-    }
-  });
-  const found = await Promise.all(rows);
-  return found.filter((row) => row !== undefined).toSorted((a, b) => b.createdAt - a.createdAt);
+function toRow(info: ListedSandbox): Row {
+  const { cpuMillis = 0, memoryBytes = 0, diskBytes = 0, usage = null } = info.machine ?? {};
+  return {
+    id: info.id,
+    name: info.podName,
+    namespace: info.podNamespace,
+    uid: info.podUid,
+    attempt: info.attempt,
+    ready: info.ready,
+    state: info.state,
+    createdAt: info.createdAt,
+    ip: info.podIp,
+    instanceId: info.instanceId,
+    containers: info.containers,
+    machine: { cpuMillis, memoryBytes, diskBytes, usage },
+    lastError: info.lastError,
+  };
+}
+
+/** In one line. What once went wrong with a sandbox that is ready by now is for `infralet describe`. */
+function errorText(row: Row): string {
+  if (row.ready) return '';
+  const text = printable(row.lastError).replaceAll(/\s+/g, ' ').trim();
+  return text.length > ERROR_WIDTH ? `${text.slice(0, ERROR_WIDTH - 1)}…` : text;
 }
 
 function cells(row: Row, now: number): readonly string[] {

@@ -1,12 +1,33 @@
-/** The JSON that PodSandboxStatus gives with `verbose`, as far as the command line reads it. */
+/** The JSON that the admin service, and PodSandboxStatus with `verbose`, give: as far as the command line reads it. */
 import { z } from 'zod';
 import type { CallLimits } from '../admin/unary.ts';
 import type { CriClient } from './cri-client.ts';
 
 const phase = z.object({ phase: z.string(), ms: z.number() });
 
-const infoSchema = z.object({
+const container = z.object({
+  id: z.string().catch(''),
+  name: z.string().catch(''),
+  attempt: z.number().catch(0),
+  image: z.string().catch(''),
   state: z.string().catch('unknown'),
+  createdAt: z.number().catch(0),
+  exitCode: z.number().catch(0),
+  reason: z.string().catch(''),
+});
+
+const infoSchema = z.object({
+  id: z.string().catch(''),
+  podName: z.string().catch(''),
+  podNamespace: z.string().catch(''),
+  podUid: z.string().catch(''),
+  attempt: z.number().catch(0),
+  state: z.string().catch('unknown'),
+  ready: z.boolean().catch(false),
+  listed: z.boolean().catch(true),
+  wanted: z.string().catch(''),
+  reason: z.string().catch(''),
+  createdAt: z.number().catch(0),
   instanceId: z.string().catch(''),
   machine: z
     .object({
@@ -20,15 +41,26 @@ const infoSchema = z.object({
   timeline: z.array(phase).catch([]),
   lastError: z.string().catch(''),
   podIp: z.string().catch(''),
+  containers: z.array(container).catch([]),
   consoleTail: z.string().catch(''),
+});
+
+const listedSchema = infoSchema.extend({
+  containers: z.object({ running: z.number(), all: z.number() }).catch({ running: 0, all: 0 }),
 });
 
 /** Fields that are missing or of another type read as empty: a daemon may be older or newer than this command. */
 export type SandboxInfo = z.output<typeof infoSchema>;
+export type ListedSandbox = z.output<typeof listedSchema>;
 export type Phase = z.output<typeof phase>;
 
 export function parseSandboxInfo(value: unknown): SandboxInfo {
   return infoSchema.parse(typeof value === 'object' && value !== null ? value : {});
+}
+
+/** One of the admin service's list. */
+export function parseListedSandbox(value: Readonly<Record<string, unknown>>): ListedSandbox {
+  return listedSchema.parse(value);
 }
 
 /** From the `info` map of a verbose status: one JSON text under "info". */

@@ -207,7 +207,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     const known = this.#views.get(record);
     if (known) return known;
     const hostNetwork = config.linux?.securityContext?.namespaceOptions?.network === 'NODE';
-    const ready = record.state === 'ready' && record.wanted === 'ready';
+    const ready = isReady(record);
     const view: SandboxView = {
       id: record.id,
       config,
@@ -225,7 +225,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   describe(id: string): Readonly<Record<string, unknown>> {
     const entry = this.#find(id);
     if (!entry) throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
-    return { id: entry.record.id, ...sandboxInfo(entry.record) };
+    return sandboxInfo(entry.record);
   }
 
   /** After a start: goes on with every sandbox where the journal left it, and looks after machines from now on. */
@@ -244,6 +244,10 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 }
 
+function isReady(record: SandboxRecord): boolean {
+  return record.state === 'ready' && record.wanted === 'ready';
+}
+
 function isDown(record: SandboxRecord): boolean {
   const machineGone = record.machine === 'none' || record.machine === 'gone';
   const networkGone = record.network === 'none' || record.network === 'gone';
@@ -252,12 +256,18 @@ function isDown(record: SandboxRecord): boolean {
 
 function sandboxInfo(record: SandboxRecord): Readonly<Record<string, unknown>> {
   return {
+    id: record.id,
     state: record.state,
+    ready: isReady(record),
+    listed: record.listed,
     wanted: record.wanted,
     reason: record.reason,
     lastError: record.lastError,
     podName: record.podName,
     podNamespace: record.podNamespace,
+    podUid: record.podUid,
+    attempt: record.attempt,
+    createdAt: record.createdAt,
     instanceId: record.instanceId ?? '',
     machine: record.shape,
     podIp: podIps(record)[0] ?? '',

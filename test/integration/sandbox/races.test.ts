@@ -36,7 +36,7 @@ function containerConfig() {
   return config;
 }
 
-function guestFacts(change: object): ContainerStatus__Output {
+function guestStatus(change: object): ContainerStatus__Output {
   const bytes = ContainerStatus.responseSerialize({ status: change });
   const { status } = ContainerStatus.responseDeserialize(bytes);
   if (!status) throw new Error('no status');
@@ -136,15 +136,22 @@ test('a flood of events is one at a time, and the newest counts', async () => {
       yield await release.promise.then(() => never());
     },
   );
+  const user = (uid: number) => ({ linux: { uid: String(uid), gid: '0', supplementalGroups: [] } });
   const id = add({ guestId: 'loud' });
   for (let exitCode = 1; exitCode <= 5000; exitCode += 1) {
-    const status = guestFacts({ id: 'loud', state: 'CONTAINER_EXITED', exitCode, finishedAt: '9' });
+    const status = guestStatus({
+      id: 'loud',
+      state: 'CONTAINER_EXITED',
+      exitCode,
+      finishedAt: '9',
+      user: user(exitCode),
+    });
     observer.onEvent(sandboxId, { kind: 'container', event: { containersStatuses: [status] } as never });
     observer.onEvent(sandboxId, { kind: 'resync' });
   }
   await until(() => (reading === 1 && lists === 1 ? true : undefined), tick);
   release.resolve();
-  await until(() => (observer.guestFacts(id)?.exitCode === 5000 ? true : undefined), tick);
+  await until(() => (observer.guestFacts(id)?.user?.linux?.uid === '5000' ? true : undefined), tick);
   await observer[Symbol.asyncDispose]();
   // The first one and the newest.
   expect(reading).toBeLessThanOrEqual(2);
@@ -152,7 +159,7 @@ test('a flood of events is one at a time, and the newest counts', async () => {
 });
 
 test('a state that nobody knows is an unknown state', () => {
-  const status = { ...guestFacts({ id: 'x' }), state: 77 as never };
+  const status = { ...guestStatus({ id: 'x' }), state: 77 as never };
   expect(changeFromGuest(status).state).toBe('CONTAINER_UNKNOWN');
 });
 
