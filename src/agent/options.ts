@@ -65,6 +65,10 @@ export interface AgentOptions {
   readonly entropyFile: string;
   /** One directory per network interface, as in sysfs. */
   readonly nicsDir: string;
+  /** Takes the machine's id, a new one for every machine. */
+  readonly machineIdFile: string;
+  /** Sets clock and randomness (agent/refresh.ts); empty: `dateCommand` and `entropyFile` do what they can. */
+  readonly refreshCommand: string;
   /** Programs, found in PATH unless absolute. */
   readonly dateCommand: string;
   readonly powerOffCommand: string;
@@ -110,6 +114,8 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     hostnameFile: at('/proc/sys/kernel/hostname'),
     entropyFile: at('/dev/urandom'),
     nicsDir: at('/sys/class/net'),
+    machineIdFile: at('/run/machine-id'),
+    refreshCommand: moved || values.date !== undefined ? '' : '/usr/lib/infralet/refresh',
     dateCommand: values.date ?? (moved ? 'true' : 'date'),
     powerOffCommand: values['power-off'] ?? (moved ? 'true' : 'poweroff'),
   };

@@ -1,4 +1,5 @@
 /** Opens channels to agents: the first time by enrolment, later by the certificate that came of it. */
+import { randomBytes } from 'node:crypto';
 import { InfraletError } from '../base/errors.ts';
 import { type Clock, withTimeout } from '../base/time.ts';
 import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
@@ -63,6 +64,7 @@ export function createDialer(options: DialerOptions): ChannelDialer {
         token,
         ca: pki.ca,
         clockMs: clock.now(),
+        entropy: randomBytes(32).toString('base64url'),
         maxMessage: options.maxMessage,
       }),
     connect,

@@ -17,6 +17,8 @@ export interface UserData {
    * where no certificate is valid yet; the agent moves a clock that is behind up to this.
    */
   readonly clockMs: number;
+  /** 32 random bytes of this machine alone, base64url: clones of one template begin with equal random generators. */
+  readonly entropy: string;
   /** Largest gRPC message in bytes, both ways. */
   readonly maxMessage: number;
 }
