@@ -21,7 +21,7 @@ const schema = z.strictObject({
   translationCache: bytes('128Mi').describe(
     'Emulated machines only: memory for translated code. Below this the boot throws code away and translates it anew.',
   ),
-  translationCacheClone: bytes('32Mi').describe(
+  translationCacheClone: bytes('128Mi').describe(
     'The same for clones, which have their boot behind them: every megabyte that is used is used by each of them.',
   ),
   templates: z

@@ -45,6 +45,7 @@ const record: MachineRecord = {
   tap: tapName(id),
   cgroup: `infralet/${id}`,
 };
+const start = { kind: 'boot' } as const;
 const image = {
   kernel: '/i/vmlinux',
   initramfs: '/i/initramfs',
@@ -53,6 +54,7 @@ const image = {
   scratchBytes: 1,
   commandLine: 'console=ttyS0',
   commandLineTcg: 'tsc=reliable',
+  identity: 'i',
 };
 
 let dir = '';
