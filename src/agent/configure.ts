@@ -9,7 +9,7 @@ import type { AgentOptions } from './options.ts';
 import { refresh } from './refresh.ts';
 
 /** RFC 1123 name, as the kernel takes it. */
-const HOSTNAME = /^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$/i;
+export const HOSTNAME = /^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$/i;
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i;
 const MAX_ENTROPY = 4096;
 
@@ -25,11 +25,15 @@ export async function configure(request: ConfigureRequest__Output, options: Agen
 }
 
 async function preparePodNic({ foundBy, mac, mtu }: PodNic__Output, nicsDir: string): Promise<void> {
-  if (!MAC.test(foundBy) || !MAC.test(mac))
-    throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
-  if (mtu < 68 || mtu > 65_535) throw new InfraletError('INVALID_ARGUMENT', `${mtu} is no MTU`);
+  if (!MAC.test(foundBy)) throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
+  checkNic(mac, mtu);
   const address = (nic: string): string => readFileSync(join(nicsDir, nic, 'address'), 'utf8').trim();
   const nic = readdirSync(nicsDir).find((name) => address(name) === foundBy.toLowerCase());
   if (nic === undefined) return;
   await runCommand('ip', ['link', 'set', 'dev', nic, 'address', mac, 'mtu', String(mtu)]);
+}
+
+export function checkNic(mac: string, mtu: number): void {
+  if (!MAC.test(mac)) throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
+  if (mtu < 68 || mtu > 65_535) throw new InfraletError('INVALID_ARGUMENT', `${mtu} is no MTU`);
 }

@@ -13,6 +13,7 @@ import type { IncomingQueue } from './incoming.ts';
 import type { RefusalLog } from './log.ts';
 import { notePassed } from './memory.ts';
 import type { AgentOptions } from './options.ts';
+import { takeSandbox } from './pod-sandbox.ts';
 import { putFiles, removeFiles, rootPath } from './put-files.ts';
 import { readFile } from './read-file.ts';
 import type { Relay } from './relay.ts';
@@ -138,7 +139,7 @@ function handlers(parts: AgentParts): AgentHandlers {
       }),
     Configure: unary('Configure', async (request) => {
       await configure(request, options);
-      return {};
+      return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
     }),
     Shutdown: unary('Shutdown', (request) => {
       parts.log.info('shutdown asked for', { graceMs: Number(request.graceMs) });

@@ -9,17 +9,22 @@
  * and crypto.randomUUID and randomInt, which hand out numbers drawn ahead.
  */
 import { errorMessage } from '../base/errors.ts';
+import { systemClock } from '../base/time.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { connectContainerd, noteContainerd } from './containerd.ts';
 import type { Door } from './door.ts';
-import type { AgentOptions } from './options.ts';
+import { type AgentOptions, LIMITS } from './options.ts';
+import { makeTemplateSandbox } from './pod-sandbox.ts';
 import { refresh } from './refresh.ts';
 import type { Phases } from './status.ts';
 import { readUserData } from './user-data.ts';
 
 /** Largest message while there is no user data to say it; only a probe goes to containerd then. */
 const PROBE_MESSAGE = 64 * 1024;
+
+/** A machine without a scratch disk never says that it has grown. */
+const GROW_MS = 20_000;
 
 /** Said on the console when the machine may be frozen; the provider waits for it. */
 const READY = 'infralet: template ready';
@@ -36,7 +41,9 @@ export async function becomeClone(parts: {
   log.info('no user data: this machine is a template');
   const containerd = connectContainerd(options.containerdSocket, PROBE_MESSAGE);
   await noteContainerd(containerd, phases, parts.signal);
+  await makeTemplateSandbox(containerd, options, log);
   containerd[Symbol.dispose]();
+  await scratchGrown(phases, options, parts.signal);
   process.stderr.write(`${READY}\n`);
   for (;;) {
     await door.knocked();
@@ -58,5 +65,16 @@ function look(file: string, log: Logger): UserData | undefined {
   } catch (error) {
     log.error('the user data cannot be used', { error: errorMessage(error) });
     return undefined;
+  }
+}
+
+/** init enlarges the file system beside us; the clones' disks are as large as the template's. */
+async function scratchGrown(phases: Phases, options: AgentOptions, signal: AbortSignal): Promise<void> {
+  for (
+    let waited = 0;
+    waited < GROW_MS && !('scratch' in phases.all(options.phasesFile));
+    waited += LIMITS.resubscribeMs
+  ) {
+    await systemClock.sleep(LIMITS.resubscribeMs, signal);
   }
 }

@@ -109,9 +109,9 @@ describe('command line', () => {
       { 'node-name': 'root', 'read-only': true, file: { filename: '/i/root,fs', locking: 'off' } },
       { 'node-name': 'scratch', backing: { 'read-only': true } },
     ]);
-    expect(qemuArguments({ record, files, commandLine: '', start }, image, { ...config, sandbox: false })).not.toContain(
-      '-sandbox',
-    );
+    expect(
+      qemuArguments({ record, files, commandLine: '', start }, image, { ...config, sandbox: false }),
+    ).not.toContain('-sandbox');
   });
 
   test('an emulated kernel is told what it cannot measure', () => {
