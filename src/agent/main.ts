@@ -30,7 +30,8 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   const door = await Door.open(options.listen.host, options.listen.port, refusals);
   const ending = new AbortController();
   const userData =
-    readUserData(options.userDataFile) ?? (await becomeClone({ door, options, phases, log, signal: ending.signal }));
+    readUserData(options.userDataFile) ??
+    (await becomeClone({ door, service, options, phases, log, signal: ending.signal }));
   await catchUp(userData, options, log);
   nameMachine(options, log);
 
@@ -75,7 +76,8 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
     sandboxId: userData.sandboxId,
     startedMs: Math.round(performance.now()),
   });
-  void noteContainerd(containerd, phases, ending.signal);
+  // A clone's containerd answered before the clone was made.
+  if (!phases.cloned) void noteContainerd(containerd, phases, ending.signal);
 }
 
 /** No certificate is valid in 1970: a clock that is behind its own user data is moved up to it. */

@@ -26,7 +26,7 @@ export interface AgentParts {
   readonly options: AgentOptions;
   readonly log: Logger;
   readonly refusals: RefusalLog;
-  readonly identity: Identity;
+  readonly identity: Pick<Identity, 'enrolled' | 'enrol' | 'renew' | 'install'>;
   readonly containerd: Containerd;
   readonly relay: Relay;
   readonly events: EventHub;

@@ -12,6 +12,10 @@ export class Phases {
   readonly #own = new Map<string, number>();
   #cloned = false;
 
+  get cloned(): boolean {
+    return this.#cloned;
+  }
+
   /** What came before was the template's boot, which says nothing about this machine. */
   restart(): void {
     this.#own.clear();

@@ -10,6 +10,7 @@
  */
 import { errorMessage } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
+import type { AgentDefinition } from '../gen/infralet/agent/v1/Agent.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { connectContainerd, noteContainerd } from './containerd.ts';
@@ -17,6 +18,7 @@ import type { Door } from './door.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
 import { makeTemplateSandbox } from './pod-sandbox.ts';
 import { refresh } from './refresh.ts';
+import { rehearse } from './rehearsal.ts';
 import type { Phases } from './status.ts';
 import { readUserData } from './user-data.ts';
 
@@ -32,6 +34,7 @@ const READY = 'infralet: template ready';
 /** Resolves in a clone, with its user data; clock and random generators are its own by then. Never in the template. */
 export async function becomeClone(parts: {
   readonly door: Door;
+  readonly service: AgentDefinition;
   readonly options: AgentOptions;
   readonly phases: Phases;
   readonly log: Logger;
@@ -42,6 +45,9 @@ export async function becomeClone(parts: {
   const containerd = connectContainerd(options.containerdSocket, PROBE_MESSAGE);
   await noteContainerd(containerd, phases, parts.signal);
   await makeTemplateSandbox(containerd, options, log);
+  await rehearse({ service: parts.service, options, phases, log, containerd }).catch((error: unknown) =>
+    log.warn('the rehearsal failed', { error: errorMessage(error) }),
+  );
   containerd[Symbol.dispose]();
   await scratchGrown(phases, options, parts.signal);
   process.stderr.write(`${READY}\n`);

@@ -76,17 +76,17 @@ export function createDialer(options: DialerOptions): ChannelDialer {
       const credentials = new AgentCredentials(pki, undefined, times, log);
       const client = newClient(address, credentials);
       try {
-        await enrolAgent({ client, credentials, pki, tokens, token, uri }, limited);
+        const notAfter = await enrolAgent({ client, credentials, pki, tokens, token, uri }, limited);
+        codec ??= createCriCodec();
+        return new GrpcAgentChannel({ client, credentials, codec, pki, uri, notAfter, clock, log });
       } catch (error) {
+        client.close();
         const explained = explain(error, credentials);
         if (explained instanceof InfraletError && explained.code === 'PERMISSION_DENIED') {
           log.warn('enrolment refused', { reason: explained.message });
         }
         throw explained;
-      } finally {
-        client.close();
       }
-      return await connect(address, identity, limited);
     },
   };
 }
