@@ -3,9 +3,12 @@
  * programs; so it is made once, by nobody's name, and each clone only gives it its pod's hostname, DNS and network. What
  * containerd takes from a sandbox for its containers beyond that comes from the requests of the node.
  */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
+import type { Writable } from 'node:stream';
 import { errorMessage, hasErrno, InfraletError } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
 import type { PodSandbox__Output } from '../gen/infralet/agent/v1/PodSandbox.ts';
@@ -17,7 +20,6 @@ import {
   TEMPLATE_NAMESPACE,
 } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { runCommand } from './commands.ts';
 import { checkNic, HOSTNAME } from './configure.ts';
 import type { Containerd } from './containerd.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
@@ -43,6 +45,7 @@ export async function makeTemplateSandbox(containerd: Containerd, options: Agent
     writeFileSync(conflist, JSON.stringify({ cniVersion: '1.0.0', name: 'template', plugins }));
     const id = await run(containerd);
     await inSandbox(id, options, [['ip', 'link', 'set', NIC, 'down']]);
+    waiting.push(enter(join(options.cgroupDir, GUEST_CGROUP_PARENT, id)));
     writeFileSync(join(options.stateDir, ID_FILE), id);
   } catch (error) {
     rmSync(conflist, { force: true });
@@ -125,10 +128,28 @@ function checkPrefix(text: string): void {
 /** Runs commands one after the other in the UTS and network namespaces of the sandbox; each word is checked before. */
 async function inSandbox(id: string, options: AgentOptions, commands: readonly (readonly string[])[]): Promise<void> {
   const group = join(options.cgroupDir, GUEST_CGROUP_PARENT, id);
+  const shell = waiting.shift() ?? enter(group);
+  const { stdin, ended } = shell;
+  stdin.end(['set -e', ...commands.map((words) => words.join(' '))].join('\n'));
+  const [code, signal] = await ended;
+  if (code === 0) return;
+  throw new InfraletError(
+    'INTERNAL',
+    `the sandbox cannot be configured: ${String(signal ?? `exit code ${String(code)}`)}`,
+  );
+}
+
+/** Shells in the sandbox that wait for their commands; a template starts one for its clones. */
+const waiting: { readonly stdin: Writable; readonly ended: Promise<unknown[]> }[] = [];
+
+function enter(group: string): (typeof waiting)[number] {
   const [pid] = pids(group);
   if (pid === undefined) throw new InfraletError('FAILED_PRECONDITION', 'the sandbox of the template does not run');
-  const script = commands.map((words) => words.join(' ')).join(' && ');
-  await runCommand('nsenter', ['-t', pid, '-u', '-n', '/bin/sh', '-c', script]);
+  const child = spawn('nsenter', ['-t', pid, '-u', '-n', '/bin/sh'], { stdio: ['pipe', 'ignore', 'ignore'] });
+  child.stdin.on('error', () => undefined);
+  const ended = once(child, 'exit');
+  ended.catch(() => undefined);
+  return { stdin: child.stdin, ended };
 }
 
 /** The runtime may have put them into a group below. */

@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, writeSync } from 'node:fs';
+import type { Writable } from 'node:stream';
 import { InfraletError } from '../base/errors.ts';
 import { runCommand } from './commands.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
@@ -34,18 +35,39 @@ export async function refresh({ clockMs, entropy }: Refresh, options: RefreshOpt
   if (step) await setByDate(target, options.dateCommand);
 }
 
+/** Programs that are started already and wait for their input: a template starts them, its clones use them. */
+const waiting: Started[] = [];
+
+interface Started {
+  readonly stdin: Writable;
+  readonly ended: Promise<unknown[]>;
+}
+
+/** Starting a program costs an emulated machine as much as all that follows. */
+export function prepareRefreshes(count: number, { refreshCommand }: RefreshOptions): void {
+  if (refreshCommand === '') return;
+  while (waiting.length < count) waiting.push(start(refreshCommand));
+}
+
+function start(program: string): Started {
+  const child = spawn(program, [], { stdio: ['pipe', 'ignore', 'ignore'] });
+  child.stdin.on('error', () => undefined);
+  const ended = once(child, 'exit');
+  ended.catch(() => undefined);
+  return { stdin: child.stdin, ended };
+}
+
 /** The time is taken when the program runs and waits for it. */
 async function both(program: string, time: () => number, entropy: Uint8Array): Promise<void> {
-  const child = spawn(program, [], { stdio: ['pipe', 'ignore', 'ignore'], timeout: LIMITS.commandMs });
-  const ended = once(child, 'exit');
-  child.stdin.on('error', () => undefined);
+  const { stdin, ended } = waiting.shift() ?? start(program);
   const head = Buffer.alloc(16);
   const now = time();
   head.writeBigInt64LE(BigInt(Math.floor(now / 1000)), 0);
   head.writeBigInt64LE(BigInt(Math.round((now % 1000) * 1e6)), 8);
-  child.stdin.end(Buffer.concat([head, entropy]));
-  const [code, signal]: unknown[] = await ended;
-  if (code !== 0) throw new InfraletError('INTERNAL', `${program} failed: ${String(signal ?? `exit code ${code}`)}`);
+  stdin.end(Buffer.concat([head, entropy]));
+  const [code, signal] = await ended;
+  if (code !== 0)
+    throw new InfraletError('INTERNAL', `${program} failed: ${String(signal ?? `exit code ${String(code)}`)}`);
 }
 
 /** On a developer's host, without the program: mixed in, used at the kernel's next reseed. */

@@ -17,7 +17,7 @@ import { connectContainerd, noteContainerd } from './containerd.ts';
 import type { Door } from './door.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
 import { makeTemplateSandbox } from './pod-sandbox.ts';
-import { refresh } from './refresh.ts';
+import { prepareRefreshes, refresh } from './refresh.ts';
 import { rehearse } from './rehearsal.ts';
 import type { Phases } from './status.ts';
 import { readUserData } from './user-data.ts';
@@ -27,6 +27,9 @@ const PROBE_MESSAGE = 64 * 1024;
 
 /** A machine without a scratch disk never says that it has grown. */
 const GROW_MS = 20_000;
+
+/** When it wakes up, and when the daemon has told it the time. */
+const REFRESHES = 2;
 
 /** Said on the console when the machine may be frozen; the provider waits for it. */
 const READY = 'infralet: template ready';
@@ -49,6 +52,7 @@ export async function becomeClone(parts: {
     log.warn('the rehearsal failed', { error: errorMessage(error) }),
   );
   containerd[Symbol.dispose]();
+  prepareRefreshes(REFRESHES, options);
   await scratchGrown(phases, options, parts.signal);
   process.stderr.write(`${READY}\n`);
   for (;;) {
