@@ -51,14 +51,14 @@ async function existing(run: GuestRun, signal: AbortSignal): Promise<string | un
   for (const item of items) {
     const template = item.metadata?.namespace === TEMPLATE_NAMESPACE;
     if (item.state === 'SANDBOX_READY' && !template) return item.id;
-    // Gives the pod NIC back first. The template's network must not be taken for the pod's: containerd has to forget it
-    // before it hears of the other.
+    // Stopping gives the pod NIC back.
+    if (template) await channel.cri('StopPodSandbox', { podSandboxId: item.id }, options);
+    await channel.cri('RemovePodSandbox', { podSandboxId: item.id }, options);
+    // The template's network must not be taken for the pod's: containerd has to forget it before it hears of the other.
     if (template) {
-      await channel.cri('StopPodSandbox', { podSandboxId: item.id }, options);
       await channel.removeFiles('ROOT_CNI', [TEMPLATE_CONFLIST], options);
       await untilNetwork(run, false, signal);
     }
-    await channel.cri('RemovePodSandbox', { podSandboxId: item.id }, options);
   }
   return undefined;
 }
