@@ -24,8 +24,10 @@ import { SandboxManager } from './sandbox/manager.ts';
 import { Reconciler } from './sandbox/reconciler.ts';
 import type { SandboxService } from './sandbox/service.ts';
 import { Sessions } from './sandbox/session.ts';
+import { machineShape } from './sandbox/sizing.ts';
 import { SandboxStore } from './sandbox/store.ts';
 import { Sweeper } from './sandbox/sweeper.ts';
+import { TemplateKeeper } from './sandbox/templates.ts';
 import type { Journal } from './state/journal.ts';
 import type { Logger } from './telemetry/log.ts';
 import { MountCarrier } from './volume/mounts.ts';
@@ -88,7 +90,11 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     clock,
     log,
   });
-  const launcher = new Launcher({ provider, config: config.reconciler, clock, log });
+  const templates =
+    provider.clone && config.isolation.templateSharing === 'on'
+      ? new TemplateKeeper({ cloning: provider.clone, config: config.reconciler, clock, log })
+      : undefined;
+  const launcher = new Launcher({ provider, config: config.reconciler, clock, log, templates });
   const reconciler: Reconciler = new Reconciler({
     journal,
     deps: {
@@ -125,6 +131,10 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   stack.use(reconciler);
   stack.use(sweeper);
   stack.use(sandboxes);
+  if (templates) {
+    stack.use(templates);
+    templates.want(machineShape(null, null, config.machine));
+  }
   sandboxes.recover();
   sweeper.start();
   const known: DescribeDeps = {

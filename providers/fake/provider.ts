@@ -123,6 +123,7 @@ export class FakeProvider implements Provider {
       shape: { ...request.shape },
       agent: { host: '127.0.0.1', port: 1 },
       podLink: { kind: 'tap', device: 'fake' },
+      start: request.start ?? 'boot',
     };
     const console = `fake machine ${id} has started\n`;
     this.#machines.set(id, { instance, console, stopped: promise, stop: resolve });

@@ -23,17 +23,54 @@ export function memoryMiB(shape: MachineShape): number {
   return Math.ceil(shape.memoryBytes / 2 ** 20);
 }
 
+/** How a machine comes to life, beside the plain boot. */
+export type Start =
+  | { readonly kind: 'boot' }
+  /** A boot that is to be frozen: memory in a file, the clock decades ahead (see src/agent/template.ts). */
+  | { readonly kind: 'template'; readonly class: TemplateClass; readonly memory: string }
+  | {
+      readonly kind: 'clone';
+      readonly class: TemplateClass;
+      readonly memory: string;
+      /** The template's disk, below the clone's own. */
+      readonly scratch: string;
+      /** Whether this QEMU can map a file private and writable without holding it open for writing (8.2). */
+      readonly readOnlyFile: boolean;
+    };
+
+/** What a machine and its template must have in common. */
+export interface TemplateClass {
+  readonly vcpus: number;
+  readonly memoryMiB: number;
+  readonly diskMiB: number;
+}
+
+/** The class of template for a shape: few classes, each at most half larger than what is asked for. */
+export function templateClass(shape: MachineShape, config: QemuConfig): TemplateClass {
+  const wanted = memoryMiB(shape);
+  let size = 128;
+  while (size < wanted) size = Number.isInteger(Math.log2(size)) ? size * 1.5 : (size / 1.5) * 2;
+  return { vcpus: vcpus(shape, config), memoryMiB: size, diskMiB: Math.ceil(shape.diskBytes / 2 ** 20) };
+}
+
+/** A year that no clone will see, and the last decade that a two-digit clock chip can name. */
+const TEMPLATE_TIME = '2060-01-01T00:00:00';
+
 export function qemuArguments(
-  machine: { readonly record: MachineRecord; readonly files: MachineFiles; readonly commandLine: string },
+  machine: {
+    readonly record: MachineRecord;
+    readonly files: MachineFiles;
+    readonly commandLine: string;
+    readonly start: Start;
+  },
   image: GuestImage,
   config: QemuConfig,
 ): readonly string[] {
-  const { record, files, commandLine } = machine;
-  const cpus = vcpus(record.shape, config);
+  const { record, files, commandLine, start } = machine;
   return [
     ['-name', processName(parseInstanceId(record.id))],
-    platform(record.accel, config),
-    ['-smp', String(cpus), '-m', `${memoryMiB(record.shape)}M`],
+    platform(record.accel, config, start.kind === 'clone' ? config.translationCacheClone : config.translationCache),
+    processorsAndMemory(record.shape, start, config),
     // A guest that halts, reboots or panics (panic=-1 reboots) leaves its emulator paused: the console can still be read.
     ['-action', 'reboot=shutdown,shutdown=pause,panic=pause'],
     ['-kernel', image.kernel, '-initrd', image.initramfs, '-append', commandLine],
@@ -42,13 +79,29 @@ export function qemuArguments(
     ['-qmp', `unix:${doubled(files.qmp)},server=on,wait=off`],
     ['-fw_cfg', `name=opt/infralet/user-data,file=${doubled(files.userData)}`],
     ['-object', 'rng-random,id=entropy,filename=/dev/urandom', '-device', 'virtio-rng-device,rng=entropy'],
-    disks(files, image),
+    disks(files, image, start.kind === 'clone' ? start.scratch : undefined),
     networks(record),
     // Files, sockets and the tap are open by now; from here on the process is nobody in particular.
-    ['-runas', `${record.uid}:${record.uid}`],
+    // A template runs no tenant's code, and has to reach a socket in a directory that is root's when it is frozen.
+    start.kind === 'template' ? [] : ['-runas', `${record.uid}:${record.uid}`],
     // set*uid stays allowed because -runas itself needs it after the filter is in place; a process without privileges,
     // capabilities and exec gains nothing from it.
     config.sandbox ? ['-sandbox', 'on,obsolete=deny,spawn=deny,resourcecontrol=deny'] : [],
+  ].flat();
+}
+
+function processorsAndMemory(shape: MachineShape, start: Start, config: QemuConfig): readonly string[] {
+  if (start.kind === 'boot') return ['-smp', String(vcpus(shape, config)), '-m', `${memoryMiB(shape)}M`];
+  const { vcpus: cpus, memoryMiB: size } = start.class;
+  const file = { 'qom-type': 'memory-backend-file', id: 'memory', 'mem-path': start.memory, size: size * 2 ** 20 };
+  const backend =
+    start.kind === 'template'
+      ? { ...file, share: true }
+      : { ...file, share: false, ...(start.readOnlyFile ? { readonly: true, rom: 'off' } : {}) };
+  return [
+    ['-smp', String(cpus), '-m', `${size}M`, '-machine', 'memory-backend=memory'],
+    ['-object', JSON.stringify(backend)],
+    start.kind === 'template' ? ['-rtc', `base=${TEMPLATE_TIME}`] : ['-incoming', 'defer'],
   ].flat();
 }
 
@@ -61,8 +114,12 @@ export function kernelCommandLine(image: GuestImage, accel: 'kvm' | 'tcg', tscKh
 }
 
 /** The part that the probe of KVM shares, so that it tries the machine that will be used. */
-export function platform(accel: 'kvm' | 'tcg', config: QemuConfig): readonly string[] {
-  const cache = Math.max(1, Math.round(config.translationCache / 2 ** 20));
+export function platform(
+  accel: 'kvm' | 'tcg',
+  config: QemuConfig,
+  translationCache: number = config.translationCache,
+): readonly string[] {
+  const cache = Math.max(1, Math.round(translationCache / 2 ** 20));
   return [
     ['-nodefaults', '-no-user-config', '-display', 'none'],
     // ACPI is how a guest of this machine type learns of its disks and NICs.
@@ -72,10 +129,12 @@ export function platform(accel: 'kvm' | 'tcg', config: QemuConfig): readonly str
   ].flat();
 }
 
-function disks(files: MachineFiles, image: GuestImage): readonly string[] {
+function disks(files: MachineFiles, image: GuestImage, template: string | undefined): readonly string[] {
   // All machines read one root file: no lock on it, and the host's page cache is shared.
   const shared = (filename: string) => ({ driver: 'file', filename, 'read-only': true, locking: 'off' });
   const root = { driver: 'raw', 'node-name': 'root', 'read-only': true, file: shared(image.rootfs) };
+  const base = { driver: 'raw', 'read-only': true, file: shared(image.scratch) };
+  const frozen = { driver: 'qcow2', 'read-only': true, file: shared(template ?? ''), backing: base };
   const scratch = {
     driver: 'qcow2',
     'node-name': 'scratch',
@@ -83,7 +142,7 @@ function disks(files: MachineFiles, image: GuestImage): readonly string[] {
     // A scratch disk does not outlive its machine: waiting for the platter would protect nothing.
     cache: { 'no-flush': true },
     file: { driver: 'file', filename: files.scratch, discard: 'unmap', cache: { 'no-flush': true } },
-    backing: { driver: 'raw', 'read-only': true, file: shared(image.scratch) },
+    backing: template === undefined ? base : frozen,
   };
   return [
     ['-blockdev', JSON.stringify(root), '-device', 'virtio-blk-device,drive=root,serial=root'],

@@ -21,6 +21,15 @@ const schema = z.strictObject({
   translationCache: bytes('128Mi').describe(
     'Emulated machines only: memory for translated code. Below this the boot throws code away and translates it anew.',
   ),
+  translationCacheClone: bytes('128Mi').describe(
+    'The same for clones, which have their boot behind them: every megabyte that is used is used by each of them.',
+  ),
+  templates: z
+    .int()
+    .min(1)
+    .default(4)
+    .describe('Most templates kept, one per size of machine; the one that was not used for longest goes first.'),
+  templateTimeout: duration('120s').describe('Booting and freezing a template; a busy host boots five at a time.'),
   maxVcpus: z
     .int()
     .min(1)

@@ -12,6 +12,13 @@ const BY_CODE: Partial<Record<InfraletError['code'], FaultKind>> = {
   NOT_FOUND: 'terminal',
 };
 
+/** There is no template for the machine, or none that can be used. */
+export class NoTemplate extends InfraletError {
+  constructor(message: string, cause?: unknown) {
+    super('FAILED_PRECONDITION', message, { cause, hint: 'infralet template build' });
+  }
+}
+
 export function classify(error: unknown): Fault {
   const wrapped = InfraletError.from(error);
   const message = wrapped.hint ? `${wrapped.message}; ${wrapped.hint}` : wrapped.message;
@@ -20,6 +27,7 @@ export function classify(error: unknown): Fault {
 
 function kind(error: unknown, wrapped: InfraletError): FaultKind {
   if (isAbortError(error)) return 'transient';
+  if (error instanceof NoTemplate) return 'no-template';
   // The node is out of something that other machines hold now and may give back.
   if ([error, wrapped.cause].some((cause) => hasErrno(cause, 'ENOSPC', 'ENOMEM', 'EAGAIN', 'EMFILE', 'ENFILE'))) {
     return 'no-capacity';

@@ -15,19 +15,22 @@ export interface GuestImage {
   readonly commandLine: string;
   /** Added to it under software emulation. */
   readonly commandLineTcg: string;
+  /** Changes whenever any file of the image does. */
+  readonly identity: string;
 }
 
 const file = z.object({ name: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/) });
 const manifestSchema = z.object({
   commandLine: z.string().max(2048),
   commandLineTcg: z.string().max(2048),
+  imageDigest: z.string().max(128).default(''),
   files: z.object({ kernel: file, initramfs: file, rootfs: file, scratch: file }),
 });
 const FIX = 'build it: infralet image build';
 
 /** Throws FAILED_PRECONDITION when the image is absent or incomplete. */
 export async function readGuestImage(dir: string): Promise<GuestImage> {
-  const { commandLine, commandLineTcg, files } = await manifest(dir);
+  const { commandLine, commandLineTcg, files, imageDigest } = await manifest(dir);
   const [kernel, initramfs, rootfs, scratch] = await Promise.all([
     existing(dir, files.kernel.name),
     existing(dir, files.initramfs.name),
@@ -42,6 +45,7 @@ export async function readGuestImage(dir: string): Promise<GuestImage> {
     scratchBytes: scratch.bytes,
     commandLine,
     commandLineTcg,
+    identity: [imageDigest, ...[kernel, initramfs, rootfs, scratch].map(({ stamp }) => stamp)].join(' '),
   };
 }
 
@@ -56,10 +60,11 @@ async function manifest(dir: string): Promise<z.output<typeof manifestSchema>> {
   }
 }
 
-async function existing(dir: string, name: string): Promise<{ readonly path: string; readonly bytes: number }> {
+async function existing(dir: string, name: string) {
   const path = join(dir, name);
   try {
-    return { path, bytes: (await stat(path)).size };
+    const { size, mtimeMs, ino } = await stat(path);
+    return { path, bytes: size, stamp: `${name}:${ino}:${size}@${mtimeMs}` };
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
     throw new InfraletError('FAILED_PRECONDITION', `the guest image in ${dir} lacks ${name}`, {

@@ -18,8 +18,8 @@ import type {
   Provider,
   ProviderContext,
 } from '../../src/cloud/contract.ts';
-import { probeKvm } from './accelerator.ts';
-import { kernelCommandLine } from './arguments.ts';
+import { probeKvm, qemuVersion } from './accelerator.ts';
+import { kernelCommandLine, type Start } from './arguments.ts';
 import type { QemuConfig } from './config.ts';
 import { consoleText, ringSize, savedConsole } from './console.ts';
 import { doctor } from './doctor.ts';
@@ -43,6 +43,8 @@ import {
 } from './record.ts';
 import { removeMachine } from './remove.ts';
 import { Reservations } from './reservations.ts';
+import type { Template } from './template-files.ts';
+import { type Ground, Templates } from './templates.ts';
 import { tscKhz } from './tsc.ts';
 import { diskBlocks, proportionalMemory } from './usage.ts';
 
@@ -54,31 +56,48 @@ export class QemuProvider implements Provider {
   readonly classify = classify;
   readonly #config: QemuConfig;
   readonly #context: ProviderContext;
+  readonly clone: Templates;
   readonly #machinesDir: string;
   readonly #reservations: Reservations;
   readonly #monitors = new Map<InstanceId, Monitor>();
   readonly #launching = new Set<InstanceId>();
   readonly #locks = new KeyedLock<InstanceId>();
   readonly #closing = new AbortController();
+  #version: Promise<string> | undefined;
   #accel: Promise<'kvm' | 'tcg'> | undefined;
   #tsc: Promise<number | undefined> | undefined;
 
-  private constructor(config: QemuConfig, context: ProviderContext, machinesDir: string) {
+  private constructor(config: QemuConfig, context: ProviderContext, machinesDir: string, templatesDir: string) {
     this.#config = config;
     this.#context = context;
     this.#machinesDir = machinesDir;
     this.#reservations = new Reservations(config);
+    this.clone = new Templates({
+      root: templatesDir,
+      config,
+      reservations: this.#reservations,
+      clock: context.clock,
+      log: context.log,
+      ground: async (signal) => await this.#ground(signal),
+      clones: async (id) => await this.#clonesOf(id),
+    });
   }
 
   /** Finds the machines of earlier runs again. */
   static async open(config: QemuConfig, context: ProviderContext, signal: AbortSignal): Promise<QemuProvider> {
     const wanted = config.workDir === '' ? join(context.stateDir, 'machines') : config.workDir;
     await ensureDirectory(wanted, 0o700);
-    const provider = new QemuProvider(config, context, await realpath(wanted));
+    const provider = new QemuProvider(
+      config,
+      context,
+      await realpath(wanted),
+      join(await realpath(context.stateDir), 'templates'),
+    );
     for (const id of await listMachines(provider.#machinesDir)) {
       signal.throwIfAborted();
       await provider.#adopt(id);
     }
+    await provider.clone.recover(signal);
     // Takes a third of a second: done when the first machine is asked for. A failure shows again then.
     if (config.accel !== 'kvm') provider.#tscKhz(provider.#closing.signal).catch(() => undefined);
     return provider;
@@ -157,8 +176,9 @@ export class QemuProvider implements Provider {
   /** Lets go of the machines; they run on. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
+    await this.clone[Symbol.asyncDispose]();
     await Promise.allSettled([...this.#monitors.values()].map(async (monitor) => await monitor[Symbol.asyncDispose]()));
-    await Promise.allSettled([this.#accel, this.#tsc]);
+    await Promise.allSettled([this.#accel, this.#tsc, this.#version]);
   }
 
   async #launchOne(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
@@ -167,9 +187,9 @@ export class QemuProvider implements Provider {
     using _ = await this.#locks.acquire(id, signal);
     const existing = await this.#existing(id, request.token);
     if (existing) return existing;
-    const image = await readGuestImage(this.#context.guestImageDir);
-    const accel = await this.#accelerator(image, signal);
-    const commandLine = kernelCommandLine(image, accel, accel === 'tcg' ? await this.#tscKhz(signal) : undefined);
+    const ground = await this.#ground(signal);
+    const template = request.start === 'clone' ? await this.clone.find(request.shape, ground) : undefined;
+    const start: Start = template === undefined ? { kind: 'boot' } : cloneStart(template, ground);
     // What is left of a launch that a crash cut short goes first.
     await this.#clean(id, signal);
     this.#launching.add(id);
@@ -178,9 +198,11 @@ export class QemuProvider implements Provider {
         {
           id,
           request,
-          image,
-          accel,
-          commandLine,
+          start,
+          template,
+          image: ground.image,
+          accel: ground.accel,
+          commandLine: ground.commandLine,
           config: this.#config,
           reservations: this.#reservations,
           files: this.#files(id),
@@ -190,8 +212,10 @@ export class QemuProvider implements Provider {
       );
       const monitor = this.#watch(id, started.identity, { qmp: started.qmp, ended: started.ended, early });
       events.forward = monitor.onEvent;
+      if (template) await this.clone.used(template.id, true);
       return await this.#instance(id, record);
     } catch (error) {
+      if (template && !signal.aborted) await this.clone.used(template.id, false);
       await this.#clean(id, AbortSignal.timeout(CLEANUP_MS)).catch((problem: unknown) => {
         this.#context.log.error('a failed launch left something behind', { id, error: problem });
       });
@@ -215,6 +239,33 @@ export class QemuProvider implements Provider {
     if (read.record.token !== token)
       throw new InfraletError('INTERNAL', `two launch tokens share the machine id ${id}`);
     return await this.#instance(id, read.record);
+  }
+
+  /** What machines are made of and on, now. */
+  async #ground(signal: AbortSignal): Promise<Ground> {
+    const image = await readGuestImage(this.#context.guestImageDir);
+    const accel = await this.#accelerator(image, signal);
+    const khz = accel === 'tcg' ? await this.#tscKhz(signal) : undefined;
+    const version = await this.#qemuVersion(signal);
+    return { image, accel, tscKhz: khz, commandLine: kernelCommandLine(image, accel, khz), qemuVersion: version };
+  }
+
+  /** Machines that run from a template. */
+  async #clonesOf(template: string): Promise<number> {
+    const ids = await listMachines(this.#machinesDir);
+    const reads = await Promise.all(ids.map(async (id) => await readRecord(this.#files(id))));
+    return reads.filter((read) => read.kind === 'record' && read.record.template === template && !read.record.stopped)
+      .length;
+  }
+
+  /** Asked once per run of the daemon. */
+  async #qemuVersion(signal: AbortSignal): Promise<string> {
+    this.#version ??= qemuVersion(this.#config, this.#closing.signal);
+    const asked = this.#version;
+    asked.catch(() => {
+      if (this.#version === asked) this.#version = undefined;
+    });
+    return await abortable(asked, signal);
   }
 
   async #accelerator(image: GuestImage, signal: AbortSignal): Promise<'kvm' | 'tcg'> {
@@ -331,6 +382,7 @@ export class QemuProvider implements Provider {
       shape: record.shape,
       agent: { host: '127.0.0.1', port: record.port },
       podLink: { kind: 'tap', device: record.tap },
+      start: record.template === undefined ? 'boot' : 'clone',
     };
   }
 
@@ -347,4 +399,15 @@ export class QemuProvider implements Provider {
   #files(id: InstanceId): MachineFiles {
     return machineFiles(this.#machinesDir, id);
   }
+}
+
+function cloneStart(template: Template, { qemuVersion: version }: Ground): Start {
+  const [, major = 0, minor = 0] = (/version (\d+)\.(\d+)/.exec(version) ?? []).map(Number);
+  return {
+    kind: 'clone',
+    class: template.record.class,
+    memory: template.files.memory,
+    scratch: template.files.scratch,
+    readOnlyFile: major > 8 || (major === 8 && minor >= 2),
+  };
 }

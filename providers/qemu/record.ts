@@ -19,6 +19,8 @@ const recordSchema = z.object({
   /** Milliseconds since the epoch. */
   launchedAt: z.number(),
   accel: z.enum(['kvm', 'tcg']),
+  /** The template that it is a clone of; absent when it booted by itself. */
+  template: z.string().optional(),
   /** TCP port on the node's loopback that leads to the agent. */
   port: z.int().min(1).max(65535),
   /** The process runs as this user and group. */

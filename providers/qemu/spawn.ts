@@ -18,6 +18,9 @@ exec "$@"`;
 /** Kept of what QEMU writes to stderr: it writes a line or two when it fails, nothing otherwise. */
 const STDERR_KEPT = 8192;
 
+/** Where the emulator finds the file of device states. */
+export const STATE_FD = 3;
+
 export interface Started {
   readonly identity: ProcessIdentity;
   readonly qmp: Qmp;
@@ -36,6 +39,8 @@ export async function startQemu(
     readonly files: MachineFiles;
     readonly config: QemuConfig;
     readonly onEvent: (event: QmpEvent) => void;
+    /** Becomes file descriptor 3 (STATE_FD) of the emulator. */
+    readonly stateFile?: number;
   },
   signal: AbortSignal,
 ): Promise<Started> {
@@ -50,7 +55,7 @@ export async function startQemu(
       cwd: files.dir,
       detached: true,
       // A pipe, not a file: the machine outlives the daemon, and a file would then grow without anyone to cut it.
-      stdio: ['ignore', 'ignore', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe', options.stateFile ?? 'ignore'],
       env: { PATH: process.env['PATH'] ?? '/usr/sbin:/usr/bin:/sbin:/bin' },
     },
   );

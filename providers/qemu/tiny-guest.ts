@@ -2,7 +2,7 @@
  * The smallest guest that proves a kernel runs programs: an initramfs whose only file is an init of some hundred bytes,
  * which prints a marker and reboots. Made here so that the probe of KVM needs nothing that is not installed anyway.
  */
-import { staticProgram } from './static-program.ts';
+import { staticProgram } from '../../src/base/static-program.ts';
 
 /** Printed on the console by the tiny guest's init. */
 export const MARKER = 'infralet: a guest runs here';

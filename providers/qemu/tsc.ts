@@ -10,7 +10,7 @@ import { arch } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { hasErrno } from '../../src/base/errors.ts';
-import { staticProgram } from './static-program.ts';
+import { staticProgram } from '../../src/base/static-program.ts';
 
 /** Measurements taken; the one that the scheduler disturbed least counts. */
 const ROUNDS = 3;

@@ -27,3 +27,8 @@ export async function diskBlocks(dir: string): Promise<number> {
   }
   return total;
 }
+
+/** Bytes that one file takes on disk. */
+export async function fileBlocks(path: string): Promise<number> {
+  return (await stat(path)).blocks * 512;
+}

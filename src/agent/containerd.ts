@@ -1,7 +1,10 @@
 /** containerd's CRI socket in this machine: calls and one stream, as bytes; nothing is decoded on the way. */
 import { Client, type ClientReadableStream, credentials, type ServiceError } from '@grpc/grpc-js';
 import { InfraletError } from '../base/errors.ts';
+import { systemClock } from '../base/time.ts';
 import { MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
+import { LIMITS } from './options.ts';
+import type { Phases } from './status.ts';
 
 export interface Containerd extends Disposable {
   /** One unary RPC. Rejects with containerd's own status (`code`, `details`). `deadline` is absolute, milliseconds. */
@@ -58,4 +61,19 @@ export function connectContainerd(socket: string, maxMessage: number): Container
     },
     [Symbol.dispose]: () => client.close(),
   };
+}
+
+/** Waits for containerd's first answer and notes it for the boot timeline. */
+export async function noteContainerd(containerd: Containerd, phases: Phases, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await containerd.ready(LIMITS.probeMs);
+      const deadline = Date.now() + LIMITS.probeMs;
+      await containerd.call('/runtime.v1.RuntimeService/Version', Buffer.alloc(0), deadline, signal);
+      phases.mark('containerd');
+      return;
+    } catch {
+      await systemClock.sleep(LIMITS.resubscribeMs, signal).catch(() => undefined);
+    }
+  }
 }

@@ -2,29 +2,26 @@
  * The agent's port: TLS 1.3, client certificates of this machine's CA only, and among them only the daemon's.
  * gRPC sees a connection after all of that. Every refusal is logged with its reason.
  */
-import type { Server as NetServer, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { createServer, type TLSSocket } from 'node:tls';
-import { InfraletError } from '../base/errors.ts';
 import { daemonUri, namesOnly } from '../rpc/agent-protocol.ts';
+import type { Door } from './door.ts';
 import type { Credentials } from './identity.ts';
 import type { RefusalLog } from './log.ts';
 import { LIMITS } from './options.ts';
 
 export interface Listener {
-  readonly port: number;
   /** Later handshakes use these; connections that stand go on. */
   use(credentials: Credentials): void;
-  close(): void;
 }
 
-export async function listen(options: {
-  readonly host: string;
-  readonly port: number;
+export function listen(options: {
+  readonly door: Door;
   readonly cluster: string;
   readonly credentials: Credentials;
   readonly refusals: RefusalLog;
   readonly onConnection: (socket: TLSSocket) => void;
-}): Promise<Listener> {
+}): Listener {
   const { refusals } = options;
   const server = createServer({
     ...context(options.credentials),
@@ -36,8 +33,6 @@ export async function listen(options: {
     // A resumed session would skip the look at the client's certificate, which may have expired since.
     sessionTimeout: 1,
   });
-  server.maxConnections = LIMITS.connections;
-  server.on('drop', () => refusals.refuse('too many connections', { limit: LIMITS.connections }));
   server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
     const code = 'code' in error ? String(error.code) : '';
     refusals.refuse(HANDSHAKE_REASONS[code] ?? 'TLS handshake failed', {
@@ -56,29 +51,13 @@ export async function listen(options: {
     }
     options.onConnection(socket);
   });
-  await started(server, options.host, options.port);
-  const address = server.address();
-  return {
-    port: typeof address === 'object' && address ? address.port : options.port,
-    use: (credentials) => server.setSecureContext(context(credentials)),
-    close: () => server.close(),
-  };
+  // TLS begins on connections that the door has taken.
+  options.door.serve((socket) => server.emit('connection', socket));
+  return { use: (credentials) => server.setSecureContext(context(credentials)) };
 }
 
 function context(credentials: Credentials): { key: string; cert: string; ca: string; minVersion: 'TLSv1.3' } {
   return { key: credentials.key, cert: credentials.chain, ca: credentials.ca, minVersion: 'TLSv1.3' };
-}
-
-async function started(server: NetServer, host: string, port: number): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const onError = (error: Error): void =>
-    reject(new InfraletError('UNAVAILABLE', `cannot listen on ${host}:${port}: ${error.message}`, { cause: error }));
-  server.once('error', onError);
-  server.listen(port, host, () => {
-    server.off('error', onError);
-    resolve();
-  });
-  await promise;
 }
 
 /** Why this peer is not our daemon; undefined when it is. */

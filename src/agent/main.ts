@@ -1,32 +1,40 @@
 /** The agent program: options and user data in, one TLS port out; runs until it is killed. */
+import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { logVerbosity, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js';
-import { errorMessage } from '../base/errors.ts';
-import { systemClock } from '../base/time.ts';
+import { errorMessage, hasErrno } from '../base/errors.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { setClock } from './configure.ts';
-import { type Containerd, connectContainerd } from './containerd.ts';
+import { connectContainerd, noteContainerd } from './containerd.ts';
+import { Door } from './door.ts';
 import { EventHub } from './events.ts';
 import { Identity } from './identity.ts';
 import { IncomingQueue } from './incoming.ts';
 import { type Listener, listen } from './listener.ts';
 import { createAgentLog, RefusalLog } from './log.ts';
-import { type AgentOptions, LIMITS, parseOptions } from './options.ts';
-import { VERSION } from './proto.ts';
+import { type AgentOptions, parseOptions } from './options.ts';
+import { loadService, VERSION } from './proto.ts';
+import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
 import { createServer } from './server.ts';
 import { Phases } from './status.ts';
+import { becomeClone } from './template.ts';
 import { Tunnels } from './tunnel.ts';
 import { readUserData } from './user-data.ts';
 
 async function main(options: AgentOptions, log: Logger): Promise<void> {
   const phases = new Phases();
   phases.mark('agent');
-  const userData = readUserData(options.userDataFile);
-  await catchUp(userData, options, log);
-
-  const ending = new AbortController();
   const refusals = new RefusalLog(log);
+  const service = loadService();
+  const door = await Door.open(options.listen.host, options.listen.port, refusals);
+  const ending = new AbortController();
+  const userData =
+    readUserData(options.userDataFile) ??
+    (await becomeClone({ door, service, options, phases, log, signal: ending.signal }));
+  await catchUp(userData, options, log);
+  nameMachine(options, log);
+
   const identity = new Identity(userData, options.stateDir);
   const containerd = connectContainerd(options.containerdSocket, userData.maxMessage);
   const incoming = new IncomingQueue(log);
@@ -46,12 +54,13 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       onCredentials: (credentials) => listener?.use(credentials),
       signal: ending.signal,
     },
+    service,
     userData.maxMessage,
   );
   // TLS is the listener's business; behind it gRPC gets connections that are the daemon's.
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
-  listener = await listen({
-    ...options.listen,
+  listener = listen({
+    door,
     cluster: userData.cluster,
     credentials: identity.credentials,
     refusals,
@@ -60,36 +69,31 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   const imagesPort = await incoming.listen(options.images.host, options.images.port);
   phases.mark('listening');
   log.info('listening', {
-    port: listener.port,
+    port: door.port,
     imagesPort,
     version: VERSION,
     enrolled: identity.enrolled,
     sandboxId: userData.sandboxId,
     startedMs: Math.round(performance.now()),
   });
-  void noteContainerd(containerd, phases, ending.signal);
+  // A clone's containerd answered before the clone was made.
+  if (!phases.cloned) void noteContainerd(containerd, phases, ending.signal);
 }
 
 /** No certificate is valid in 1970: a clock that is behind its own user data is moved up to it. */
 async function catchUp(userData: UserData, options: AgentOptions, log: Logger): Promise<void> {
   if (Date.now() >= userData.clockMs) return;
-  await setClock(userData.clockMs, options.dateCommand).catch((error: unknown) =>
+  await refresh({ clockMs: userData.clockMs, entropy: Buffer.alloc(0) }, options).catch((error: unknown) =>
     log.warn('the clock is behind the user data and cannot be set', { error: errorMessage(error) }),
   );
 }
 
-/** Notes when containerd answered for the first time, for the boot timeline. */
-async function noteContainerd(containerd: Containerd, phases: Phases, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted) {
-    try {
-      await containerd.ready(LIMITS.probeMs);
-      const deadline = Date.now() + LIMITS.probeMs;
-      await containerd.call('/runtime.v1.RuntimeService/Version', Buffer.alloc(0), deadline, signal);
-      phases.mark('containerd');
-      return;
-    } catch {
-      await systemClock.sleep(LIMITS.resubscribeMs, signal).catch(() => undefined);
-    }
+/** machine-id(5): random, kept as long as the machine runs. */
+function nameMachine({ machineIdFile }: AgentOptions, log: Logger): void {
+  try {
+    writeFileSync(machineIdFile, `${randomBytes(16).toString('hex')}\n`, { flag: 'wx', mode: 0o444 });
+  } catch (error) {
+    if (!hasErrno(error, 'EEXIST')) log.warn('the machine has no id', { error: errorMessage(error) });
   }
 }
 

@@ -65,6 +65,13 @@ export interface AgentOptions {
   readonly entropyFile: string;
   /** One directory per network interface, as in sysfs. */
   readonly nicsDir: string;
+  /** containerd's files of its pod sandboxes, and the root of the groups that their processes are in. */
+  readonly sandboxesDir: string;
+  readonly cgroupDir: string;
+  /** Takes the machine's id, a new one for every machine. */
+  readonly machineIdFile: string;
+  /** Sets clock and randomness (agent/refresh.ts); empty: `dateCommand` and `entropyFile` do what they can. */
+  readonly refreshCommand: string;
   /** Programs, found in PATH unless absolute. */
   readonly dateCommand: string;
   readonly powerOffCommand: string;
@@ -110,6 +117,10 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     hostnameFile: at('/proc/sys/kernel/hostname'),
     entropyFile: at('/dev/urandom'),
     nicsDir: at('/sys/class/net'),
+    sandboxesDir: at('/scratch/containerd/io.containerd.grpc.v1.cri/sandboxes'),
+    cgroupDir: at('/sys/fs/cgroup'),
+    machineIdFile: at('/run/machine-id'),
+    refreshCommand: moved || values.date !== undefined ? '' : '/usr/lib/infralet/refresh',
     dateCommand: values.date ?? (moved ? 'true' : 'date'),
     powerOffCommand: values['power-off'] ?? (moved ? 'true' : 'poweroff'),
   };

@@ -1,7 +1,7 @@
 /** The agent's gRPC service: the gate before every call, errors to statuses, cancellation to signals. */
 import { Server, type ServerUnaryCall, type ServerWritableStream, type sendUnaryData } from '@grpc/grpc-js';
 import { InfraletError } from '../base/errors.ts';
-import type { AgentHandlers } from '../gen/infralet/agent/v1/Agent.ts';
+import type { AgentDefinition, AgentHandlers } from '../gen/infralet/agent/v1/Agent.ts';
 import { MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { configure } from './configure.ts';
@@ -13,7 +13,7 @@ import type { IncomingQueue } from './incoming.ts';
 import type { RefusalLog } from './log.ts';
 import { notePassed } from './memory.ts';
 import type { AgentOptions } from './options.ts';
-import { loadService } from './proto.ts';
+import { takeSandbox } from './pod-sandbox.ts';
 import { putFiles, removeFiles, rootPath } from './put-files.ts';
 import { readFile } from './read-file.ts';
 import type { Relay } from './relay.ts';
@@ -26,7 +26,7 @@ export interface AgentParts {
   readonly options: AgentOptions;
   readonly log: Logger;
   readonly refusals: RefusalLog;
-  readonly identity: Identity;
+  readonly identity: Pick<Identity, 'enrolled' | 'enrol' | 'renew' | 'install'>;
   readonly containerd: Containerd;
   readonly relay: Relay;
   readonly events: EventHub;
@@ -45,13 +45,13 @@ interface AnyStream {
   once(event: 'cancelled', listener: () => void): unknown;
 }
 
-export function createServer(parts: AgentParts, maxMessage: number): Server {
+export function createServer(parts: AgentParts, service: AgentDefinition, maxMessage: number): Server {
   const server = new Server({
     'grpc.max_receive_message_length': maxMessage + MESSAGE_OVERHEAD,
     'grpc.max_send_message_length': maxMessage + MESSAGE_OVERHEAD,
     'grpc.enable_channelz': 0,
   });
-  server.addService(loadService(), handlers(parts));
+  server.addService(service, handlers(parts));
   return server;
 }
 
@@ -139,7 +139,7 @@ function handlers(parts: AgentParts): AgentHandlers {
       }),
     Configure: unary('Configure', async (request) => {
       await configure(request, options);
-      return {};
+      return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
     }),
     Shutdown: unary('Shutdown', (request) => {
       parts.log.info('shutdown asked for', { graceMs: Number(request.graceMs) });

@@ -10,6 +10,17 @@ const MAX_PHASES = 64;
 
 export class Phases {
   readonly #own = new Map<string, number>();
+  #cloned = false;
+
+  get cloned(): boolean {
+    return this.#cloned;
+  }
+
+  /** What came before was the template's boot, which says nothing about this machine. */
+  restart(): void {
+    this.#own.clear();
+    this.#cloned = true;
+  }
 
   /** Notes a phase of the agent at its first call, in milliseconds since the kernel started. */
   mark(name: string): void {
@@ -19,7 +30,7 @@ export class Phases {
   /** Those of init, read anew, and the agent's own. */
   all(file: string): Record<string, number> {
     const phases: Record<string, number> = {};
-    for (const line of text(file).split('\n').slice(0, MAX_PHASES)) {
+    for (const line of (this.#cloned ? '' : text(file)).split('\n').slice(0, MAX_PHASES)) {
       const [, name, ms] = /^([\w.-]{1,64}) (\d{1,12})$/.exec(line.trim()) ?? [];
       if (name !== undefined) phases[name] = Number(ms);
     }

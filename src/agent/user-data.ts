@@ -5,7 +5,8 @@ import { InfraletError } from '../base/errors.ts';
 import { USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
 import { LIMITS } from './options.ts';
 
-export function readUserData(path: string): UserData {
+/** Undefined when the file is there and blank: this is a template, and its clones find theirs in the same place. */
+export function readUserData(path: string): UserData | undefined {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
@@ -15,7 +16,7 @@ export function readUserData(path: string): UserData {
       hint: 'the machine must be started with the user data of ChannelDialer.userData',
     });
   }
-  return parseUserData(text);
+  return /^[\0\s]*$/.test(text) ? undefined : parseUserData(text);
 }
 
 export function parseUserData(text: string): UserData {
@@ -23,7 +24,7 @@ export function parseUserData(text: string): UserData {
   let value: unknown;
   try {
     // Firmware files may be padded.
-    value = JSON.parse(text.replace(/\0+$/, ''));
+    value = JSON.parse(text.replace(/[\0\s]+$/, ''));
   } catch {
     throw bad('it is not JSON');
   }
@@ -45,6 +46,7 @@ export function parseUserData(text: string): UserData {
     token,
     ca,
     clockMs: number(fields, 'clockMs'),
+    entropy: string(fields, 'entropy'),
     maxMessage: number(fields, 'maxMessage'),
   };
 }

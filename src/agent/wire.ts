@@ -74,6 +74,41 @@ export function stopContainerRequest(id: string, seconds: number): Buffer {
   return Buffer.concat([Buffer.from([0x0a]), varint(name.length), name, Buffer.from([0x10]), varint(seconds)]);
 }
 
+/**
+ * RunPodSandboxRequest with config = 1: metadata = 1 (name = 1, uid = 2, namespace = 3), hostname = 2, log_directory = 3,
+ * linux = 8: cgroup_parent = 1, security_context = 2: namespace_options = 1 (network = 1, pid = 2, ipc = 3; POD is 0,
+ * CONTAINER 1), seccomp = 9 (profile_type = 1; RuntimeDefault is 0).
+ */
+export function runPodSandboxRequest(pod: {
+  readonly name: string;
+  readonly namespace: string;
+  readonly hostname: string;
+  readonly logDirectory: string;
+  readonly cgroupParent: string;
+}): Buffer {
+  const metadata = Buffer.concat([text(1, pod.name), text(2, pod.name), text(3, pod.namespace)]);
+  const namespaces = Buffer.from([0x08, 0, 0x10, 1, 0x18, 0]);
+  const security = Buffer.concat([part(1, namespaces), part(9, Buffer.from([0x08, 0]))]);
+  const linux = Buffer.concat([text(1, pod.cgroupParent), part(2, security)]);
+  const config = [part(1, metadata), text(2, pod.hostname), text(3, pod.logDirectory), part(8, linux)];
+  return part(1, Buffer.concat(config));
+}
+
+/** RunPodSandboxResponse: pod_sandbox_id = 1. */
+export function podSandboxId(response: Buffer): string {
+  for (const { number, value } of fields(response))
+    if (number === 1 && typeof value !== 'number') return value.toString();
+  throw broken();
+}
+
+function part(number: number, content: Buffer): Buffer {
+  return Buffer.concat([varint(number * 8 + 2), varint(content.length), content]);
+}
+
+function text(number: number, content: string): Buffer {
+  return part(number, Buffer.from(content));
+}
+
 function varint(value: number): Buffer {
   const bytes: number[] = [];
   let rest = value;

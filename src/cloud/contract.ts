@@ -29,7 +29,14 @@ export interface LaunchRequest {
   readonly shape: MachineShape;
   /** JSON for the agent (see guest/user-data.ts), at most 4 KiB. Readable inside the machine only. */
   readonly userData: string;
+  /**
+   * `clone`: from a template that `clone.prepare` has made; fails with a fault of the kind `no-template` when there is
+   * none that fits, and makes nothing. @default boot
+   */
+  readonly start?: StartKind;
 }
+
+export type StartKind = 'clone' | 'boot';
 
 /** Tag keys every provider carries. */
 export const TAGS = {
@@ -62,6 +69,7 @@ export interface Instance {
   /** TCP address of the agent, once known. */
   readonly agent: { readonly host: string; readonly port: number } | undefined;
   readonly podLink: PodLink | undefined;
+  readonly start: StartKind;
 }
 
 export type LaunchResult =
@@ -89,6 +97,8 @@ export const FAULT_KINDS = [
   'not-found-yet',
   /** Credentials are missing, wrong or expired. */
   'auth',
+  /** There is nothing to clone from, or it cannot be used: boot, and prepare a template for the next one. */
+  'no-template',
   /** Unknown outcome or passing failure: the same token again. */
   'transient',
   /** The machine is gone or cannot be made; do not try again. */
@@ -121,6 +131,31 @@ export interface MachineUsage {
   readonly diskBytes: number;
 }
 
+/** A machine that was booted once, without a tenant or an identity, and frozen to be cloned. */
+export interface TemplateInfo {
+  readonly id: string;
+  /** The largest machine that is cloned from it. */
+  readonly shape: MachineShape;
+  readonly state: 'building' | 'ready';
+  /** Milliseconds since the epoch: when it was frozen, or when building it began. */
+  readonly since: number;
+  /** Memory that all its clones share, bytes. */
+  readonly memoryBytes: number;
+  /** Disk space that it takes, memory included, bytes. */
+  readonly diskBytes: number;
+  /** Machines that run from it now. */
+  readonly clones: number;
+}
+
+/** Machines as copies of one that is up: a matter of milliseconds where a boot takes seconds. */
+export interface Cloning {
+  /** Makes the template for machines of this shape, unless it is there; may take as long as a boot. Safe to repeat. */
+  prepare(shape: MachineShape, signal: AbortSignal): Promise<TemplateInfo>;
+  list(signal: AbortSignal): Promise<readonly TemplateInfo[]>;
+  /** Clones of it run on. Succeeds on what is gone. */
+  remove(id: string, signal: AbortSignal): Promise<void>;
+}
+
 export interface Provider extends AsyncDisposable {
   readonly name: string;
   /** Makes machines. One result per request, in any order; a failed one does not fail the others. */
@@ -135,6 +170,7 @@ export interface Provider extends AsyncDisposable {
   /** Resolves when the machine has stopped running, with the reason; used to notice deaths without polling. */
   readonly exits?: (id: InstanceId, signal: AbortSignal) => Promise<string>;
   readonly usage?: (id: InstanceId, signal: AbortSignal) => Promise<MachineUsage>;
+  readonly clone?: Cloning;
   /** What this host or account can do, and what is missing. Does not change anything outside its own cache. */
   doctor(signal: AbortSignal): Promise<readonly Check[]>;
 }

@@ -84,6 +84,16 @@ const pki = z.strictObject({
   clockSkew: duration('5m').describe('Certificates are valid this long before they were made: guest clocks drift.'),
 });
 
+const isolation = z.strictObject({
+  templateSharing: z
+    .enum(['on', 'off'])
+    .default('on')
+    .describe(
+      'on: machines are clones of one that was booted before any tenant came; unchanged memory is shared, read-only. ' +
+        'off: every machine boots by itself, which takes seconds.',
+    ),
+});
+
 const reconciler = z.strictObject({
   retryInitial: duration('500ms').describe('First retry of a failed step.'),
   retryMax: duration('30s').describe('Longest pause between retries of one sandbox.'),
@@ -126,6 +136,7 @@ export const configSchema = z.strictObject({
   image: image.prefault({}).describe("The node's image store."),
   network: network.prefault({}).describe('Pod networking by CNI on the node.'),
   pki: pki.prefault({}).describe("The node's own certificate authority for agents."),
+  isolation: isolation.prefault({}).describe('What machines of different pods have in common.'),
   reconciler: reconciler.prefault({}).describe('Retries, limits and sweeps of the control loop.'),
   policy: policy.prefault({}).describe('What pods may ask for.'),
   log: log.prefault({}).describe('What the daemon writes to standard error.'),

@@ -69,6 +69,7 @@ async function throwawayUserData(): Promise<UserData> {
     token: '0'.repeat(43),
     ca: certificate.toString('pem'),
     clockMs: now,
+    entropy: '0'.repeat(43),
     maxMessage: 16 * 1024 * 1024,
   };
 }

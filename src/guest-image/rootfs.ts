@@ -7,6 +7,7 @@ import { AGENT_NODE_FLAGS } from './agent-bundle.ts';
 import { dependencies, isElf, strip } from './elf.ts';
 import type { Module } from './kernel.ts';
 import type { Recipe } from './recipe.ts';
+import { refreshProgram } from './refresh-program.ts';
 
 const LIBRARY_DIRS = ['usr/lib/x86_64-linux-gnu', 'usr/lib', 'usr/lib64'];
 
@@ -25,6 +26,7 @@ const LINKS = {
   'var/lib/cni': '/run/cni',
   'var/lib/containerd': '/scratch/containerd',
   'etc/cni/net.d': '/run/cni/net.d',
+  'etc/machine-id': '/run/machine-id',
   'etc/mtab': '/proc/self/mounts',
 } as const;
 
@@ -60,6 +62,7 @@ export async function assembleRoot(options: {
   await linkApplets(target, options.signal);
   await writeFile(join(target, 'usr/lib/infralet/agent.cjs'), options.agent);
   await writeFile(join(target, 'usr/lib/infralet/node-flags'), `${AGENT_NODE_FLAGS.join(' ')}\n`);
+  await writeFile(join(target, 'usr/lib/infralet/refresh'), refreshProgram(), { mode: 0o755 });
   await installModules(options.kernelRelease, options.modules, options.bootModules, target);
   // cp keeps modes and symlinks; owners become root in the file system image.
   await cp(options.overlay, target, { recursive: true, verbatimSymlinks: true, force: true });

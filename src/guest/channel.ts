@@ -77,8 +77,20 @@ export interface AgentChannel extends AsyncDisposable {
     nic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
     options: CallOptions,
   ): Promise<void>;
+  /** Makes the sandbox of a template into this pod's; resolves with its id, or '' when the machine has none. Idempotent. */
+  configurePod(pod: GuestPod, options: CallOptions): Promise<string>;
   /** Orderly power-off; resolves when the agent has begun. */
   shutdown(graceMs: number, options: CallOptions): Promise<void>;
+}
+
+/** What the sandbox of a template is given to become a pod's. Addresses and destinations with prefix length. */
+export interface GuestPod {
+  readonly hostname: string;
+  readonly resolvConf: string;
+  readonly mac: string;
+  readonly mtu: number;
+  readonly addresses: readonly { readonly address: string }[];
+  readonly routes: readonly { readonly destination: string; readonly gateway: string }[];
 }
 
 /** Who a machine is, for its certificate. */

@@ -25,7 +25,7 @@ export interface Peer {
 export class AgentCredentials extends ChannelCredentials {
   readonly #pki: NodePki;
   /** The only name that the agent may have, or undefined: any key is let in, and enrolment has to prove the rest. */
-  readonly #uri: string | undefined;
+  #uri: string | undefined;
   readonly #times: HandshakeTimes;
   readonly #log: Logger;
   /** Why the last peer was refused; undefined when there was none or it was accepted. */
@@ -38,6 +38,11 @@ export class AgentCredentials extends ChannelCredentials {
     this.#uri = uri;
     this.#times = times;
     this.#log = log;
+  }
+
+  /** From now on only this name is let in: the peer has enrolled. The connection that stands is not looked at again. */
+  expect(uri: string): void {
+    this.#uri = uri;
   }
 
   override _isSecure(): boolean {

@@ -1,4 +1,5 @@
 /** Opens channels to agents: the first time by enrolment, later by the certificate that came of it. */
+import { randomBytes } from 'node:crypto';
 import { InfraletError } from '../base/errors.ts';
 import { type Clock, withTimeout } from '../base/time.ts';
 import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
@@ -63,6 +64,7 @@ export function createDialer(options: DialerOptions): ChannelDialer {
         token,
         ca: pki.ca,
         clockMs: clock.now(),
+        entropy: randomBytes(32).toString('base64url'),
         maxMessage: options.maxMessage,
       }),
     connect,
@@ -74,17 +76,17 @@ export function createDialer(options: DialerOptions): ChannelDialer {
       const credentials = new AgentCredentials(pki, undefined, times, log);
       const client = newClient(address, credentials);
       try {
-        await enrolAgent({ client, credentials, pki, tokens, token, uri }, limited);
+        const notAfter = await enrolAgent({ client, credentials, pki, tokens, token, uri }, limited);
+        codec ??= createCriCodec();
+        return new GrpcAgentChannel({ client, credentials, codec, pki, uri, notAfter, clock, log });
       } catch (error) {
+        client.close();
         const explained = explain(error, credentials);
         if (explained instanceof InfraletError && explained.code === 'PERMISSION_DENIED') {
           log.warn('enrolment refused', { reason: explained.message });
         }
         throw explained;
-      } finally {
-        client.close();
       }
-      return await connect(address, identity, limited);
     },
   };
 }

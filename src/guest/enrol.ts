@@ -34,8 +34,11 @@ export interface Enrolment {
 
 const NONCE_BYTES = 32;
 
-/** Resolves when the agent has its certificate. */
-export async function enrolAgent(enrolment: Enrolment, options: CallOptions): Promise<void> {
+/**
+ * Resolves when the agent has its certificate, with the end of that in milliseconds since the epoch. The connection is as
+ * good as a new one would be: its key is the one that the certificate is for.
+ */
+export async function enrolAgent(enrolment: Enrolment, options: CallOptions): Promise<number> {
   const { client, credentials, pki, token } = enrolment;
   const nonce = randomBytes(NONCE_BYTES);
   const { csr, mac } = await unary<EnrolResponse__Output>('Enrol', options, (grpc, done) =>
@@ -50,8 +53,11 @@ export async function enrolAgent(enrolment: Enrolment, options: CallOptions): Pr
   if (!enrolment.tokens.consume(tokenHash(token))) {
     throw refused('its token was used before', 'remove the sandbox; its machine is replaced with a new token');
   }
-  const chain = [...(await pki.signAgent(csr, enrolment.uri)).chain];
+  const { chain: signed, notAfter } = await pki.signAgent(csr, enrolment.uri);
+  const chain = [...signed];
   await unary<InstallResponse__Output>('Install', options, (grpc, done) => client.Install({ chain }, grpc, done));
+  credentials.expect(enrolment.uri);
+  return notAfter;
 }
 
 function refused(why: string, hint?: string): InfraletError {

@@ -11,7 +11,7 @@ import type { NodePki } from '../pki/authority.ts';
 import type { CriMethod, CriRequest, CriResponseFull } from '../rpc/cri.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { both, unary } from './calls.ts';
-import type { AgentChannel, CallOptions, FileBytes, GuestEvent, GuestFile, GuestRoot } from './channel.ts';
+import type { AgentChannel, CallOptions, FileBytes, GuestEvent, GuestFile, GuestPod, GuestRoot } from './channel.ts';
 import type { AgentCredentials } from './credentials.ts';
 import type { CriCodec } from './cri-codec.ts';
 import { putFiles, readFile, streamed } from './files.ts';
@@ -148,6 +148,17 @@ export class GrpcAgentChannel implements AgentChannel {
     options: CallOptions,
   ): Promise<void> {
     await this.#unary('Configure', options, (grpc, done) => this.#client.Configure({ podNic }, grpc, done));
+  }
+
+  async configurePod(pod: GuestPod, options: CallOptions): Promise<string> {
+    const podSandbox = { ...pod, addresses: [...pod.addresses], routes: [...pod.routes] };
+    const reply = await this.#unary<{ sandboxId: string }>('Configure', options, (grpc, done) =>
+      this.#client.Configure({ podSandbox }, grpc, done),
+    );
+    if (!/^[0-9a-f]{0,64}$/.test(reply.sandboxId)) {
+      throw new InfraletError('DATA_LOSS', 'the agent gave a sandbox id that is none');
+    }
+    return reply.sandboxId;
   }
 
   async shutdown(graceMs: number, options: CallOptions): Promise<void> {

@@ -17,9 +17,24 @@ export interface UserData {
    * where no certificate is valid yet; the agent moves a clock that is behind up to this.
    */
   readonly clockMs: number;
+  /** 32 random bytes of this machine alone, base64url: clones of one template begin with equal random generators. */
+  readonly entropy: string;
   /** Largest gRPC message in bytes, both ways. */
   readonly maxMessage: number;
 }
+
+/** Hardware address of the pod NIC as every provider makes it; the pod's own is set before the NIC is used. */
+export const POD_NIC = '52:54:00:00:00:02';
+
+/** Namespace of the pod sandbox that a template is frozen with, in the guest's containerd. */
+export const TEMPLATE_NAMESPACE = 'infralet.template';
+/** The CNI configuration with which it was made, below ROOT_CNI. */
+export const TEMPLATE_CONFLIST = '10-template.conflist';
+
+/** Directory in the guest where containerd writes container logs (the agent's ROOT_LOGS). */
+export const GUEST_LOG_DIRECTORY = '/scratch/logs';
+/** The guest's containerd uses the cgroupfs driver; every pod of the machine lives here. */
+export const GUEST_CGROUP_PARENT = '/pod';
 
 /** Room for the protobuf frame around a relayed message of the largest size. */
 export const MESSAGE_OVERHEAD = 64 * 1024;

@@ -2,14 +2,9 @@
 
 import type { DNSConfig } from '../gen/runtime/v1/DNSConfig.ts';
 import type { PodSandboxConfig, PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
+import type { GuestPod } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
-
-/** Directory in the guest where containerd writes container logs (the agent's ROOT_LOGS). */
-const GUEST_LOG_DIRECTORY = '/scratch/logs';
-/** The guest's containerd uses the cgroupfs driver; every pod of the machine lives here. */
-const GUEST_CGROUP_PARENT = '/pod';
-/** Hardware address of the pod NIC as every provider makes it; the pod's own is set before it is moved. */
-export const POD_NIC = '52:54:00:00:00:02';
+import { GUEST_CGROUP_PARENT, GUEST_LOG_DIRECTORY } from '../rpc/agent-protocol.ts';
 
 export interface NodeFacts {
   /** Host name of the node, for pods without one of their own. */
@@ -41,6 +36,52 @@ export function guestSandboxConfig(config: PodSandboxConfig__Output, node: NodeF
       },
     },
   };
+}
+
+/**
+ * Whether the sandbox that a template was frozen with can become this pod's. Hostname, DNS and network are given to it
+ * afterwards; what containerd fixes when it makes a sandbox must be as it was made (see src/agent/pod-sandbox.ts): no
+ * sysctls, its own IPC, PID and user namespaces, no privileges. User, groups and seccomp profile of a sandbox concern its
+ * pause process only; containers bring their own.
+ */
+export function fitsTemplateSandbox(config: PodSandboxConfig__Output): boolean {
+  const security = config.linux?.securityContext ?? null;
+  const namespaces = security?.namespaceOptions ?? null;
+  return (
+    Object.keys(config.linux?.sysctls ?? {}).length === 0 &&
+    security?.privileged !== true &&
+    !security?.selinuxOptions &&
+    (namespaces?.ipc ?? 'POD') === 'POD' &&
+    (namespaces?.pid ?? 'POD') !== 'NODE' &&
+    (namespaces?.usernsOptions?.mode ?? 'NODE') === 'NODE'
+  );
+}
+
+/** What such a sandbox is given. */
+export function guestPod(config: PodSandboxConfig__Output, node: NodeFacts, network: PodNetworkResult): GuestPod {
+  const gateways = network.addresses.map(({ gateway }) => gateway).filter((gateway) => gateway !== undefined);
+  const family = (text: string): boolean => text.includes(':');
+  return {
+    hostname: config.hostname === '' ? node.hostname : config.hostname,
+    resolvConf: resolvConf(config.dnsConfig ?? node.dns),
+    mac: network.mac,
+    mtu: network.mtu,
+    addresses: network.addresses.map(({ address }) => ({ address })),
+    routes: network.routes.map(({ destination, gateway }) => ({
+      destination,
+      gateway: gateway ?? gateways.find((each) => family(each) === family(destination)) ?? '',
+    })),
+  };
+}
+
+/** The file as containerd writes it. */
+function resolvConf({ servers, searches, options }: DNSConfig): string {
+  const lines = [
+    ...((searches?.length ?? 0) > 0 ? [`search ${searches?.join(' ')}`] : []),
+    ...(servers ?? []).map((server) => `nameserver ${server}`),
+    ...((options?.length ?? 0) > 0 ? [`options ${options?.join(' ')}`] : []),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
 }
 
 /** CNI configuration for the guest: takes the pod NIC into the pod's namespace with the node's CNI result. */

@@ -1,15 +1,21 @@
-/** Launches of the node, bounded: so many at once, retried here while the fault is a passing one. */
+/**
+ * Launches of the node, bounded: so many at once, retried here while the fault is a passing one. A machine is cloned where
+ * the provider can do that and booted where it cannot; whatever is wrong with templates, the pod gets its machine.
+ */
 import PQueue from 'p-queue';
 import { backoffMs } from '../base/backoff.ts';
-import { InfraletError } from '../base/errors.ts';
+import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { Clock } from '../base/time.ts';
 import type { FaultKind, Instance, LaunchRequest, Provider } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { Logger } from '../telemetry/log.ts';
+import type { TemplateKeeper } from './templates.ts';
 
 /** Faults after which the same request with the same token may succeed. */
 const PASSING: ReadonlySet<FaultKind> = new Set(['throttled', 'not-found-yet', 'transient']);
 const MAX_TRIES = 5;
+/** Clones that may fail before the machine boots cold. */
+const CLONE_TRIES = 2;
 
 export class Launcher {
   readonly #queue: PQueue;
@@ -17,32 +23,72 @@ export class Launcher {
   readonly #config: Config['reconciler'];
   readonly #clock: Clock;
   readonly #log: Logger;
+  readonly #templates: TemplateKeeper | undefined;
+  readonly #coldBoots = new Map<FaultKind, number>();
 
   constructor(options: {
     readonly provider: Provider;
     readonly config: Config['reconciler'];
     readonly clock: Clock;
     readonly log: Logger;
+    /** Absent: every machine boots cold. */
+    readonly templates: TemplateKeeper | undefined;
   }) {
     this.#provider = options.provider;
     this.#config = options.config;
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#templates = options.templates;
     this.#queue = new PQueue({ concurrency: options.config.launchConcurrency });
   }
 
+  /** Machines that booted because they could not be cloned, by the reason. */
+  get coldBoots(): ReadonlyMap<FaultKind, number> {
+    return this.#coldBoots;
+  }
+
   async launch(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
-    return await this.#queue.add(() => this.#attempt(request, signal), { signal });
+    return await this.#queue.add(
+      async () => (await this.#clone(request, signal)) ?? (await this.#attempt({ ...request, start: 'boot' }, signal)),
+      { signal },
+    );
+  }
+
+  /** Undefined when the machine has to boot. */
+  async #clone(request: LaunchRequest, signal: AbortSignal): Promise<Instance | undefined> {
+    if (!this.#templates) return undefined;
+    for (let attempt = 1; ; attempt += 1) {
+      let error: unknown;
+      try {
+        return await this.#once({ ...request, start: 'clone' }, signal);
+      } catch (thrown) {
+        signal.throwIfAborted();
+        error = thrown;
+      }
+      const { kind, message } = this.#provider.classify(error);
+      if (kind === 'no-template') this.#templates.want(request.shape);
+      if (kind !== 'no-template' && attempt < CLONE_TRIES) {
+        this.#log.warn('a clone failed', { token: request.token, fault: kind, reason: errorMessage(error) });
+        continue;
+      }
+      this.#coldBoots.set(kind, (this.#coldBoots.get(kind) ?? 0) + 1);
+      this.#log.warn('a machine boots cold', { token: request.token, fault: kind, reason: message });
+      return undefined;
+    }
+  }
+
+  async #once(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
+    const results = await this.#provider.launch([request], signal);
+    const result = results.find(({ token }) => token === request.token);
+    if (result?.ok) return result.instance;
+    throw result?.error ?? new InfraletError('INTERNAL', 'the provider gave no answer for the launch');
   }
 
   async #attempt(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
     for (let attempt = 1; ; attempt += 1) {
       let error: unknown;
       try {
-        const results = await this.#provider.launch([request], signal);
-        const result = results.find(({ token }) => token === request.token);
-        if (result?.ok) return result.instance;
-        error = result?.error ?? new InfraletError('INTERNAL', 'the provider gave no answer for the launch');
+        return await this.#once(request, signal);
       } catch (thrown) {
         signal.throwIfAborted();
         error = thrown;

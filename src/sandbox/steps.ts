@@ -5,11 +5,12 @@ import type { InstanceId, SandboxId } from '../base/ids.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import { type Instance, type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
-import type { AgentChannel, CallOptions, ChannelDialer, GuestFile, MachineIdentity } from '../guest/channel.ts';
+import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from '../guest/channel.ts';
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
-import { guestCniConfig, guestSandboxConfig, type NodeFacts, POD_NIC } from './guest-config.ts';
+import type { NodeFacts } from './guest-config.ts';
+import { GUEST_CALL_MS, runInGuest } from './guest-run.ts';
 import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
 import type { SandboxRecord } from './record.ts';
@@ -42,9 +43,6 @@ export interface StepDeps {
 
 type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
 
-/** Time for a relayed call that should be quick; emulated machines are ten times slower than real ones. */
-const GUEST_CALL_MS = 60_000;
-const CONTAINERD_POLL_MS = 20;
 /** Of the console, in an error message. */
 const TAIL_BYTES = 1024;
 
@@ -101,17 +99,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       const channel = channelOf(deps, record.id);
       const { networkResult } = record;
       if (!networkResult) throw new InfraletError('INTERNAL', 'the pod has no network yet');
-      const options = { signal, timeoutMs: GUEST_CALL_MS };
-      await channel.configurePodNic({ foundBy: POD_NIC, mac: networkResult.mac, mtu: networkResult.mtu }, options);
-      await channel.putFiles(
-        { root: 'ROOT_CNI', path: '10-pod.conflist', replace: true },
-        one(Buffer.from(guestCniConfig(networkResult))),
-        options,
-      );
-      const guestConfig = guestSandboxConfig(config, deps.node);
-      const found = await existingGuestSandbox(channel, clock, signal);
-      if (found === undefined) await guestNetworkReady(channel, clock, signal);
-      const id = found ?? (await channel.cri('RunPodSandbox', { config: guestConfig }, options)).podSandboxId;
+      const id = await runInGuest({ channel, config, node: deps.node, network: networkResult, clock }, signal);
       store.update(record.id, { guestSandboxId: id });
     },
 
@@ -297,52 +285,6 @@ async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChanne
   }
 }
 
-/** A pod sandbox that an earlier try made before the daemon was killed. */
-async function existingGuestSandbox(
-  channel: AgentChannel,
-  clock: Clock,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  const options = { signal, timeoutMs: GUEST_CALL_MS };
-  const list = async () => await channel.cri('ListPodSandbox', {}, options);
-  const { items } = await onceContainerdAnswers(list, 'the start of containerd in the machine', clock, signal);
-  for (const item of items) {
-    if (item.state === 'SANDBOX_READY') return item.id;
-    await channel.cri('RemovePodSandbox', { podSandboxId: item.id }, options);
-  }
-  return undefined;
-}
-
-/** containerd watches its CNI directory; it has seen the new file when it says that the network is ready. */
-async function guestNetworkReady(channel: AgentChannel, clock: Clock, signal: AbortSignal): Promise<void> {
-  const isReady = async () => {
-    const { status } = await channel.cri('Status', {}, { signal, timeoutMs: GUEST_CALL_MS });
-    return status?.conditions.find(({ type }) => type === 'NetworkReady')?.status || undefined;
-  };
-  await onceContainerdAnswers(isReady, "containerd's network set-up in the machine", clock, signal);
-}
-
-/** The agent may be up before containerd: asks until there is an answer that is not undefined. */
-async function onceContainerdAnswers<T>(
-  ask: () => Promise<T | undefined>,
-  what: string,
-  clock: Clock,
-  signal: AbortSignal,
-): Promise<T> {
-  using limit = withTimeout(signal, GUEST_CALL_MS, what);
-  return await until(
-    async () => {
-      try {
-        return await ask();
-      } catch (error) {
-        if (InfraletError.from(error).code !== 'UNAVAILABLE') throw error;
-        return undefined;
-      }
-    },
-    { everyMs: CONTAINERD_POLL_MS, clock, signal: limit },
-  );
-}
-
 /** All machines that may belong to the sandbox: also one whose launch answered nobody. */
 async function instanceIds(
   provider: Provider,
@@ -363,19 +305,4 @@ function channelOf(deps: StepDeps, id: SandboxId): AgentChannel {
   throw new InfraletError('UNAVAILABLE', `the channel to the machine of sandbox ${id} is lost`, {
     hint: 'it is being made again; the same call later will do',
   });
-}
-
-async function* one(content: Buffer): AsyncGenerator<GuestFile> {
-  yield {
-    path: '',
-    kind: 'file',
-    mode: 0o644,
-    uid: 0,
-    gid: 0,
-    mtimeMs: 0,
-    size: content.length,
-    content: (async function* () {
-      yield content;
-    })(),
-  };
 }

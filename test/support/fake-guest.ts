@@ -140,6 +140,10 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 
   async configurePodNic(): Promise<void> {}
 
+  async configurePod(): Promise<string> {
+    return '';
+  }
+
   async shutdown(): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {

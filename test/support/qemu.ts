@@ -65,12 +65,12 @@ export async function tinyImage(dir: string): Promise<string> {
 }
 
 /** Live processes whose command line names this place. */
-export async function processes(dir: string): Promise<readonly string[]> {
+export async function processes(dir: string, below = 'state/machines'): Promise<readonly string[]> {
   const pids = (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry));
   const lines = await Promise.all(
     pids.map(async (pid) => {
       const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).replaceAll('\0', ' ');
-      return words.includes(`${dir}/state/machines`) ? `process ${pid} ${words.slice(0, 80)}` : '';
+      return words.includes(`${dir}/${below}`) ? `process ${pid} ${words.slice(0, 80)}` : '';
     }),
   );
   return lines.filter((line) => line !== '');

@@ -45,6 +45,7 @@ const record: MachineRecord = {
   tap: tapName(id),
   cgroup: `infralet/${id}`,
 };
+const start = { kind: 'boot' } as const;
 const image = {
   kernel: '/i/vmlinux',
   initramfs: '/i/initramfs',
@@ -53,6 +54,7 @@ const image = {
   scratchBytes: 1,
   commandLine: 'console=ttyS0',
   commandLineTcg: 'tsc=reliable',
+  identity: 'i',
 };
 
 let dir = '';
@@ -93,7 +95,7 @@ describe('command line', () => {
 
   test('carries the machine and nothing that a path could smuggle in', () => {
     const files = machineFiles('/var/lib/odd,path', id);
-    const args = qemuArguments({ record, files, commandLine: 'console=ttyS0 x=1' }, image, config);
+    const args = qemuArguments({ record, files, commandLine: 'console=ttyS0 x=1', start }, image, config);
     const option = (flag: string): string | undefined => args[args.indexOf(flag) + 1];
     expect(option('-name')).toBe(`guest=infralet-${id}`);
     expect(option('-m')).toBe('301M');
@@ -107,9 +109,9 @@ describe('command line', () => {
       { 'node-name': 'root', 'read-only': true, file: { filename: '/i/root,fs', locking: 'off' } },
       { 'node-name': 'scratch', backing: { 'read-only': true } },
     ]);
-    expect(qemuArguments({ record, files, commandLine: '' }, image, { ...config, sandbox: false })).not.toContain(
-      '-sandbox',
-    );
+    expect(
+      qemuArguments({ record, files, commandLine: '', start }, image, { ...config, sandbox: false }),
+    ).not.toContain('-sandbox');
   });
 
   test('an emulated kernel is told what it cannot measure', () => {

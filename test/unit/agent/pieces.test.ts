@@ -100,7 +100,15 @@ test('an agent below another root has all paths there and harmless commands', ()
 });
 
 test('user data: at most 4 KiB, and wrong ones are refused without quoting them', () => {
-  const data = { cluster: 'c', sandboxId: 's', token: newToken(), ca: 'not a certificate', clockMs: 1, maxMessage: 1 };
+  const data = {
+    cluster: 'c',
+    sandboxId: 's',
+    token: newToken(),
+    ca: 'not a certificate',
+    clockMs: 1,
+    entropy: 'e',
+    maxMessage: 1,
+  };
   expect(Buffer.from(data.token, 'base64url')).toHaveLength(32);
   const text = encodeUserData(data);
   expect(() => parseUserData(text)).toThrow('ca is not a certificate');

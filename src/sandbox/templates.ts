@@ -1,0 +1,57 @@
+/**
+ * Sees to it that there is a template for the machines that are asked for: the usual size from the start of the daemon,
+ * others from their first use on. Works in the background; no pod waits for it, and none fails with it.
+ */
+import { backoffMs } from '../base/backoff.ts';
+import { errorMessage } from '../base/errors.ts';
+import type { Clock } from '../base/time.ts';
+import type { Cloning, MachineShape } from '../cloud/contract.ts';
+import type { Config } from '../config/schema.ts';
+import type { Logger } from '../telemetry/log.ts';
+
+export interface TemplateKeeperOptions {
+  readonly cloning: Cloning;
+  readonly config: Config['reconciler'];
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+export class TemplateKeeper implements AsyncDisposable {
+  readonly #options: TemplateKeeperOptions;
+  readonly #stop = new AbortController();
+  /** One worker per shape, until its template is there. */
+  readonly #working = new Map<string, Promise<void>>();
+
+  constructor(options: TemplateKeeperOptions) {
+    this.#options = options;
+  }
+
+  /** Asks for a template; returns at once. Asking again while it is made, or waits for its next try, changes nothing. */
+  want(shape: MachineShape): void {
+    const key = JSON.stringify([shape.cpuMillis, shape.memoryBytes, shape.diskBytes]);
+    if (this.#stop.signal.aborted || this.#working.has(key)) return;
+    const done = this.#make(shape).finally(() => this.#working.delete(key));
+    this.#working.set(key, done);
+  }
+
+  async #make(shape: MachineShape): Promise<void> {
+    const { cloning, config, clock, log } = this.#options;
+    const pauses = { initialMs: config.retryInitial, maxMs: config.retryMax, factor: 2, jitter: 0.2 };
+    for (let failures = 1; !this.#stop.signal.aborted; failures += 1) {
+      try {
+        await cloning.prepare(shape, this.#stop.signal);
+        return;
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        const pauseMs = backoffMs(pauses, failures);
+        log.warn('no template yet; machines boot cold', { reason: errorMessage(error), pauseMs, failures });
+        await clock.sleep(pauseMs, this.#stop.signal).catch(() => undefined);
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await Promise.all(this.#working.values());
+  }
+}
