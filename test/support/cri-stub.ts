@@ -1,17 +1,10 @@
 /** A CRI server on a unix socket whose answers a test gives; for the client side of the command line. */
 import { Server, ServerCredentials, type ServiceError, status, type UntypedServiceImplementation } from '@grpc/grpc-js';
+import { errorMessage } from '../../src/base/errors.ts';
 import type { CriMethod, CriRequestFull, CriResponse } from '../../src/rpc/cri.ts';
 import { loadCri } from '../../src/rpc/load.ts';
 
 type Answers = { readonly [M in CriMethod]?: (request: CriRequestFull<M>) => CriResponse<M> };
-
-export class Refusal extends Error {
-  readonly code: status;
-  constructor(code: keyof typeof status, message: string) {
-    super(message);
-    this.code = status[code];
-  }
-}
 
 export interface CriStub extends AsyncDisposable {
   /** Names of the methods called, in order. */
@@ -30,7 +23,7 @@ export async function startCriStub(socket: string, answers: Answers): Promise<Cr
       try {
         reply(null, answer(call.request));
       } catch (error) {
-        reply(error instanceof Refusal ? { code: error.code, details: error.message } : { code: status.INTERNAL });
+        reply({ code: status.INTERNAL, details: errorMessage(error) });
       }
     };
   }

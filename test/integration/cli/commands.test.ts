@@ -10,12 +10,23 @@ import { runCommand } from '../../../src/cli/program.ts';
 import type { ImageRecord } from '../../../src/image/service.ts';
 import { nullLogger } from '../../../src/telemetry/log.ts';
 import { captureIo } from '../../support/cli-io.ts';
-import { Refusal, startCriStub } from '../../support/cri-stub.ts';
+import { startCriStub } from '../../support/cri-stub.ts';
 
 const ID = 'a'.repeat(32);
 const IMAGE_ID = `sha256:${'b'.repeat(64)}`;
+const now = Date.now();
 const INFO = {
+  id: ID,
+  podName: 'web',
+  podNamespace: 'shop',
+  podUid: 'uid-1',
+  attempt: 0,
+  createdAt: now - 90_000,
   state: 'ready',
+  wanted: 'ready',
+  ready: true,
+  listed: true,
+  reason: '',
   instanceId: 'i-1',
   podIp: '10.9.0.2',
   machine: {
@@ -31,17 +42,33 @@ const INFO = {
   lastError: '',
 };
 
-const metadata = { name: 'web', uid: 'uid-1', namespace: 'shop', attempt: 0 };
-const createdAt = String(BigInt(Date.now() - 90_000) * 1_000_000n);
 const container = {
   id: 'c'.repeat(64),
-  podSandboxId: ID,
-  metadata: { name: 'nginx', attempt: 0 },
-  image: { image: IMAGE_ID, userSpecifiedImage: 'registry.example/nginx:1' },
-  imageRef: IMAGE_ID,
-  state: 'CONTAINER_RUNNING',
-  createdAt,
-} as const;
+  name: 'nginx',
+  attempt: 0,
+  image: 'registry.example/nginx:1',
+  state: 'running',
+  createdAt: now - 90_000,
+  exitCode: 0,
+  reason: '',
+};
+const crashed = { ...container, id: 'd'.repeat(64), attempt: 1, state: 'exited', exitCode: 3, reason: 'Error' };
+
+/** What the daemon says of a sandbox that is being made and has its troubles. */
+const BEING_MADE = {
+  ...INFO,
+  id: 'b'.repeat(32),
+  podName: 'slow',
+  createdAt: now - 3_000,
+  state: 'requested',
+  ready: false,
+  listed: false,
+  instanceId: '',
+  podIp: '',
+  machine: { ...INFO.machine, usage: null },
+  timeline: [],
+  lastError: 'no machine: the cloud is full\nand says so at length\u001b[31m',
+};
 
 let directory: string;
 let socket: string;
@@ -56,24 +83,49 @@ afterEach(async () => rm(directory, { recursive: true }));
 
 const stub = async () =>
   await startCriStub(socket, {
-    ListPodSandbox: () => ({ items: [{ id: ID, metadata, state: 'SANDBOX_READY', createdAt }] }),
-    ListContainers: ({ filter }) =>
-      filter?.podSandboxId && filter.podSandboxId !== ID ? { containers: [] } : { containers: [container] },
-    PodSandboxStatus: ({ podSandboxId, verbose }) => {
-      if (podSandboxId !== ID) throw new Refusal('NOT_FOUND', `there is no sandbox ${podSandboxId}`);
-      return {
-        status: { id: ID, metadata, state: 'SANDBOX_READY', createdAt },
-        info: verbose ? { info: JSON.stringify(INFO) } : {},
-      };
-    },
     ListImages: () => ({ images: [{ id: IMAGE_ID, repoTags: ['registry.example/nginx:1'], size: '1536' }] }),
     ImageStatus: ({ image }) => ({ image: image?.image === 'registry.example/nginx:1' ? { id: IMAGE_ID } : null }),
     RemoveImage: () => ({}),
   });
 
+const record: ImageRecord = {
+  id: parseDigest(IMAGE_ID),
+  manifest: parseDigest(IMAGE_ID),
+  repoTags: ['registry.example/nginx:1'],
+  repoDigests: [],
+  size: 2048,
+  uid: undefined,
+  username: '',
+  pinned: false,
+  annotations: {},
+};
+const loads: { readonly source: string; readonly names: readonly string[] }[] = [];
+const READY = { ...INFO, containers: { running: 1, all: 2 } };
+const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [READY]) =>
+  await startAdminServer({
+    path: adminSocket(socket),
+    images: {
+      load: async (source, names) => {
+        loads.push({ source, names });
+        if (source.includes('broken'))
+          throw new InfraletError('INVALID_ARGUMENT', 'no OCI layout', { hint: 'try another' });
+        return [record];
+      },
+    },
+    list: async () => listed,
+    describe: async (id) => {
+      if (id === BEING_MADE.id) return { ...BEING_MADE, containers: [], consoleTail: '' };
+      if (id !== ID) throw new InfraletError('NOT_FOUND', `there is no sandbox ${id}`);
+      const consoleTail = '[    0.1] \u001b[31mboot\u001b[0m\r\nlogin';
+      return { ...INFO, containers: [container, crashed], consoleTail };
+    },
+    drainMs: 100,
+    log: nullLogger,
+  });
+
 describe('ps', () => {
   it('lists sandboxes with machine, state, age and sizes', async () => {
-    await using _cri = await stub();
+    await using _admin = await admin();
     const io = captureIo();
     expect(await runCommand(['ps', '--config', config], io)).toBe(0);
     const [header, row] = io.stdout().split('\n');
@@ -85,7 +137,7 @@ describe('ps', () => {
       'ready',
       expect.stringMatching(/^9\ds$/),
       '10.9.0.2',
-      '1/1',
+      '1/2',
       '1.5',
       '200 MiB of 512 MiB',
       '5.0 MiB of 10.0 GiB',
@@ -94,12 +146,48 @@ describe('ps', () => {
   });
 
   it('gives JSON to programs', async () => {
-    await using _cri = await stub();
+    await using _admin = await admin();
     const io = captureIo();
     await runCommand(['ps', '--json', '--config', config], io);
     expect(JSON.parse(io.stdout())).toEqual([
-      expect.objectContaining({ id: ID, ready: true, instanceId: 'i-1', containers: { running: 1, all: 1 } }),
+      expect.objectContaining({ id: ID, ready: true, instanceId: 'i-1', containers: { running: 1, all: 2 } }),
     ]);
+  });
+
+  it('lists what is still being made, with the last error', async () => {
+    await using _admin = await admin([{ ...BEING_MADE, containers: { running: 0, all: 0 } }, READY]);
+    const io = captureIo();
+    await runCommand(['ps', '--config', config], io);
+    const [header, making, ready] = io.stdout().split('\n');
+    expect(header).toMatch(/MACHINE +LAST ERROR$/);
+    expect(making?.split(/ {2,}/)).toEqual([
+      BEING_MADE.id.slice(0, 13),
+      'slow',
+      'shop',
+      'requested',
+      expect.stringMatching(/^\ds$/),
+      '-',
+      '0/0',
+      '1.5',
+      '512 MiB',
+      '10.0 GiB',
+      '-',
+      'no machine: the cloud is full and says so at length',
+    ]);
+    expect(ready).toMatch(/i-1$/);
+    const json = captureIo();
+    await runCommand(['ps', '--json', '--config', config], json);
+    expect(JSON.parse(json.stdout())).toMatchObject([
+      { id: BEING_MADE.id, ready: false, state: 'requested', machine: { usage: null } },
+      { id: ID, ready: true, machine: { usage: INFO.machine.usage } },
+    ]);
+  });
+
+  it('prints a heading alone when there is nothing', async () => {
+    await using _admin = await admin([]);
+    const io = captureIo();
+    await runCommand(['ps', '--config', config], io);
+    expect(io.stdout()).toMatch(/^ID .* MACHINE\n$/);
   });
 
   it('says that no daemon answers, and what to do', async () => {
@@ -133,52 +221,31 @@ describe('image list and rm', () => {
 });
 
 describe('describe and image load, through the admin socket', () => {
-  const record: ImageRecord = {
-    id: parseDigest(IMAGE_ID),
-    manifest: parseDigest(IMAGE_ID),
-    repoTags: ['registry.example/nginx:1'],
-    repoDigests: [],
-    size: 2048,
-    uid: undefined,
-    username: '',
-    pinned: false,
-    annotations: {},
-  };
-  const loads: { readonly source: string; readonly names: readonly string[] }[] = [];
-  const admin = async () =>
-    await startAdminServer({
-      path: adminSocket(socket),
-      images: {
-        load: async (source, names) => {
-          loads.push({ source, names });
-          if (source.includes('broken'))
-            throw new InfraletError('INVALID_ARGUMENT', 'no OCI layout', { hint: 'try another' });
-          return [record];
-        },
-      },
-      describe: async (id) => {
-        if (id !== ID) throw new InfraletError('NOT_FOUND', `there is no sandbox ${id}`);
-        return { ...INFO, consoleTail: '[    0.1] \u001b[31mboot\u001b[0m\r\nlogin' };
-      },
-      drainMs: 100,
-      log: nullLogger,
-    });
-
   it('shows timeline, containers and the console, without what a guest could do to a terminal', async () => {
-    await using _cri = await stub();
     await using _admin = await admin();
     const io = captureIo();
     await runCommand(['describe', ID, '--config', config], io);
     expect(io.stdout()).toContain('Pod:     shop/web\n');
     expect(io.stdout()).toContain('State:   ready (ready)\n');
     expect(io.stdout()).toContain('  launch   120 ms  (+ 120)\n  kernel  2500 ms  (+2380)\n');
-    expect(io.stdout()).toMatch(/c{13} +nginx +running +9\ds +registry\.example\/nginx:1/);
+    expect(io.stdout()).toMatch(/c{13} +nginx +0 +running +9\ds +registry\.example\/nginx:1/);
+    expect(io.stdout()).toMatch(/d{13} +nginx +1 +exited \(3, Error\) +9\ds +registry\.example\/nginx:1/);
     expect(io.stdout()).toContain('  [    0.1] boot\n  login\n');
     expect(io.stdout()).toContain('Last error:\n  none\n');
   });
 
+  it('knows a sandbox that the CRI does not list yet', async () => {
+    await using _admin = await admin();
+    const io = captureIo();
+    await runCommand(['describe', BEING_MADE.id, '--config', config], io);
+    expect(io.stdout()).toContain('Pod:     shop/slow\n');
+    expect(io.stdout()).toContain('State:   requested (being made)\n');
+    expect(io.stdout()).toContain('Machine: -\n');
+    expect(io.stdout()).toContain('Containers:\n  none\n');
+    expect(io.stdout()).toContain('Last error:\n  no machine: the cloud is full\n  and says so at length\n');
+  });
+
   it('refuses an unknown id', async () => {
-    await using _cri = await stub();
     await using _admin = await admin();
     await expect(runCommand(['describe', 'nope', '--config', config], captureIo())).rejects.toMatchObject({
       code: 'NOT_FOUND',
