@@ -22,6 +22,7 @@ export async function serveWorld(directory: string): Promise<void> {
     // The fake agents send no heartbeats.
     machine: { heartbeat: '24h' },
     reconciler: { launchConcurrency: 16 },
+    providers: { fake: { capacity: 1_000_000 } },
   });
   const { config } = world;
   await using stack = new AsyncDisposableStack();

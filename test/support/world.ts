@@ -53,20 +53,21 @@ export class World {
   readonly config: Config;
   readonly #directory: string;
 
-  private constructor(provider: Provider, directory: string, settings: object) {
+  private constructor(provider: Provider, directory: string, config: Config) {
     this.provider = provider;
     this.#directory = directory;
-    this.config = configSchema.parse(settings);
+    this.config = config;
   }
 
   static async make(directory: string, settings: object = {}): Promise<World> {
+    const config = configSchema.parse(settings);
     const module = await loadProvider('fake');
     const provider = await module.create(
-      module.parseConfig({}),
+      module.parseConfig(config.providers['fake'] ?? {}),
       { log: nullLogger, clock: systemClock, stateDir: directory, guestImageDir: directory },
       new AbortController().signal,
     );
-    return new World(provider, directory, settings);
+    return new World(provider, directory, config);
   }
 
   /** Starts a daemon's heart; with a kill switch, its effects count. */
