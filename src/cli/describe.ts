@@ -26,7 +26,7 @@ export async function describe(
     ['Pod', `${info.podNamespace}/${info.podName}`],
     ['UID', info.podUid],
     ['Attempt', String(info.attempt)],
-    ['State', `${info.state} (${readiness(info)})`],
+    ['State', info.ready ? info.state : `${info.state} (${notReady(info)})`],
     ...(info.reason === '' ? [] : [['Reason', info.reason] as const]),
     ['Age', formatAge(now - info.createdAt)],
     ['IP', info.podIp === '' ? '-' : info.podIp],
@@ -41,8 +41,7 @@ export async function describe(
   section(io, 'Console (its end; written by the guest)', consoleText(info.consoleTail));
 }
 
-function readiness({ ready, wanted, listed, state }: SandboxInfo): string {
-  if (ready) return 'ready';
+function notReady({ wanted, listed, state }: SandboxInfo): string {
   if (wanted === 'removed') return 'being removed';
   // The CRI lists it only once it was ready.
   return listed || state === 'failed' ? 'not ready' : 'being made';
