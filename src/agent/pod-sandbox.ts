@@ -131,11 +131,11 @@ async function inSandbox(id: string, options: AgentOptions, commands: readonly (
   const shell = waiting.shift() ?? enter(group);
   const { stdin, ended } = shell;
   stdin.end(['set -e', ...commands.map((words) => words.join(' '))].join('\n'));
-  const [code, signal] = await ended;
+  const [code, signal]: unknown[] = await ended;
   if (code === 0) return;
   throw new InfraletError(
     'INTERNAL',
-    `the sandbox cannot be configured: ${String(signal ?? `exit code ${String(code)}`)}`,
+    `the sandbox cannot be configured (exit code ${JSON.stringify(code)}, signal ${JSON.stringify(signal)})`,
   );
 }
 

@@ -65,9 +65,12 @@ async function both(program: string, time: () => number, entropy: Uint8Array): P
   head.writeBigInt64LE(BigInt(Math.floor(now / 1000)), 0);
   head.writeBigInt64LE(BigInt(Math.round((now % 1000) * 1e6)), 8);
   stdin.end(Buffer.concat([head, entropy]));
-  const [code, signal] = await ended;
+  const [code, signal]: unknown[] = await ended;
   if (code !== 0)
-    throw new InfraletError('INTERNAL', `${program} failed: ${String(signal ?? `exit code ${String(code)}`)}`);
+    throw new InfraletError(
+      'INTERNAL',
+      `${program} failed (exit code ${JSON.stringify(code)}, signal ${JSON.stringify(signal)})`,
+    );
 }
 
 /** On a developer's host, without the program: mixed in, used at the kernel's next reseed. */

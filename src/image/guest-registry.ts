@@ -93,8 +93,8 @@ export class GuestRegistry implements AsyncDisposable {
   #refused(sandboxId: SandboxId | undefined, path: string): void {
     const known = sandboxId !== undefined && this.#refusedOnce.has(sandboxId);
     if (sandboxId !== undefined) this.#refusedOnce.add(sandboxId);
-    const tell = known ? this.#log.debug : this.#log.warn;
-    tell('a guest asked for an image it was not granted', { sandboxId, path: path.slice(0, 200) });
+    const level = known ? 'debug' : 'warn';
+    this.#log[level]('a guest asked for an image it was not granted', { sandboxId, path: path.slice(0, 200) });
   }
 
   #find(sandboxId: SandboxId, path: string): Descriptor | undefined {

@@ -81,7 +81,9 @@ export class Launcher {
     const results = await this.#provider.launch([request], signal);
     const result = results.find(({ token }) => token === request.token);
     if (result?.ok) return result.instance;
-    throw result?.error ?? new InfraletError('INTERNAL', 'the provider gave no answer for the launch');
+    if (!result) throw new InfraletError('INTERNAL', 'the provider gave no answer for the launch');
+    // The provider's own error, whatever it is: `classify` knows it again.
+    return await Promise.reject(result.error);
   }
 
   async #attempt(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
