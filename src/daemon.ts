@@ -62,6 +62,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       path: adminSocket(config.server.socket),
       images,
       list,
+      doctor: (doctor) => provider.doctor(doctor),
       describe,
       drainMs: config.server.drain,
       log,

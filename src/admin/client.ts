@@ -3,11 +3,13 @@ import { resolve } from 'node:path';
 import { credentials } from '@grpc/grpc-js';
 import { z } from 'zod';
 import { InfraletError } from '../base/errors.ts';
+import type { Check } from '../cloud/contract.ts';
 import type { LoadedImage__Output } from '../gen/infralet/admin/v1/LoadedImage.ts';
 import { adminSocket, loadAdmin } from './protocol.ts';
 import { type CallLimits, callUnary } from './unary.ts';
 
 const description = z.record(z.string(), z.unknown());
+const check = z.object({ name: z.string(), ok: z.boolean(), detail: z.string(), fix: z.string().optional() });
 type Description = Readonly<z.output<typeof description>>;
 
 /** Thousands of sandboxes in one answer. */
@@ -19,6 +21,8 @@ export interface AdminClient extends Disposable {
   /** All sandboxes, the newest first. */
   list(limits: CallLimits): Promise<readonly Description[]>;
   describe(sandboxId: string, limits: CallLimits): Promise<Description>;
+  /** The checks of the daemon's provider. */
+  doctor(limits: CallLimits): Promise<readonly Check[]>;
 }
 
 /** Connects with the first call. */
@@ -40,6 +44,13 @@ export function connectAdmin(criSocket: string): AdminClient {
     describe: async (sandboxId, limits) => {
       const { json } = await callUnary(client, Admin.service.Describe, { sandboxId }, limits);
       return parse(description, json);
+    },
+    doctor: async (limits) => {
+      const { json } = await callUnary(client, Admin.service.Doctor, {}, limits);
+      return parse(z.array(check), json).map(({ fix, ...rest }) => ({
+        ...rest,
+        ...(fix === undefined ? {} : { fix }),
+      }));
     },
     [Symbol.dispose]: () => client.close(),
   };

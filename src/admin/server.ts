@@ -2,6 +2,7 @@
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import { type Clock, systemClock } from '../base/time.ts';
+import type { Check } from '../cloud/contract.ts';
 import type { AdminHandlers } from '../gen/infralet/admin/v1/Admin.ts';
 import type { ImageService } from '../image/service.ts';
 import { unary } from '../rpc/adapter.ts';
@@ -18,6 +19,8 @@ export interface AdminServerOptions {
   readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. Throws NOT_FOUND. */
   readonly describe: (sandboxId: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
+  /** What the provider in use finds of its host or account. */
+  readonly doctor: (signal: AbortSignal) => Promise<readonly Check[]>;
   /** Milliseconds that calls in progress get when the server is disposed of. */
   readonly drainMs: number;
   readonly log: Logger;
@@ -48,6 +51,9 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
       if (sandboxId === '') throw new InfraletError('INVALID_ARGUMENT', 'sandbox_id: must not be empty');
       return { json: JSON.stringify(await options.describe(sandboxId, signal)) };
     }),
+    Doctor: unary(adapter, 'Doctor', async (_request, { signal }) => ({
+      json: JSON.stringify(await options.doctor(signal)),
+    })),
   };
   await using stack = new AsyncDisposableStack();
   const server = new Server();

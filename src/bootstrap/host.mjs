@@ -1,7 +1,7 @@
 /** What this host must be: x86-64 Linux, root; and the Debian packages Infralet needs. */
 import { readFileSync } from 'node:fs';
 import { capture, must } from './child.mjs';
-import { SetupError, say, step } from './report.mjs';
+import { elapsed, SetupError, say, step } from './report.mjs';
 
 /** Package → what needs it. */
 export const PACKAGES = {
@@ -85,7 +85,7 @@ export async function installPackages(wanted) {
     // The lists may be there and fresh enough; asking apt is cheaper than downloading them again.
     const known = await capture('apt-get', ['install', '--simulate', '--no-install-recommends', ...missing], { env });
     if (known.code === 0) {
-      const first = await capture('apt-get', install, { env, onLine: aptProgress });
+      const first = await capture('apt-get', install, { env, onLine: aptProgress() });
       if (first.code === 0) return;
       say('the package lists are out of date');
     }
@@ -94,16 +94,23 @@ export async function installPackages(wanted) {
       env,
       fix: 'check /etc/apt/sources.list and the network, then run: apt-get update',
     });
-    await must('apt-get install', 'apt-get', install, { env, onLine: aptProgress, fix: `run by hand: ${command}` });
+    await must('apt-get install', 'apt-get', install, { env, onLine: aptProgress(), fix: `run by hand: ${command}` });
   });
   const still = await missingPackages(wanted);
   if (still.length > 0)
     throw new SetupError(`still missing after the installation: ${still.join(' ')}`, `run: ${command}`);
 }
 
-/** @param {string} line */
-function aptProgress(line) {
-  if (/^(Need to get|Setting up|E:)/.test(line)) say(`  ${line}`);
+/** Reports what apt does: one line for the whole, then one every three seconds at most, out of a few hundred. */
+function aptProgress() {
+  let next = 0;
+  /** @param {string} line */
+  return (line) => {
+    const whole = /^(Need to get|\d+ upgraded|E:)/.test(line);
+    if (!whole && !(elapsed() >= next && /^(Get:|Unpacking|Setting up)/.test(line))) return;
+    if (!whole) next = elapsed() + 3;
+    say(`  ${line}`);
+  };
 }
 
 /**

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { capture, must } from './child.mjs';
 import { NODE, ROOT, toolEnv } from './project.mjs';
-import { SetupError, step } from './report.mjs';
+import { SetupError, say, step } from './report.mjs';
 import { digestOf, readStamp, writeStamp } from './stamp.mjs';
 
 export async function installModules(root = ROOT) {
@@ -33,6 +33,9 @@ async function runNpm(root, lock) {
   // and `npm ci` refuses it ("Missing: NAME@ from lock file"). `npm install` takes it; whether the result is exactly
   // what the lock file says is checked below.
   if (clean.stderr.includes('EUSAGE') && /Missing: \S+ from lock file/.test(clean.stderr)) {
+    say(
+      '  this registry lacks packages of other platforms, so npm ci refuses; npm install, checked against the lock file',
+    );
     const install = await capture(file, [...args, 'install', '--no-save', ...quiet], { cwd: root });
     if (install.code === 0 && matches(lock, join(root, 'node_modules', '.package-lock.json'))) return;
     if (install.code === 0) {

@@ -7,8 +7,12 @@ export function elapsed() {
   return Number(process.hrtime.bigint() - started) / 1e9;
 }
 
+/** Second at which the last line was shown. */
+let saidAt = 0;
+
 /** @param {string} text */
 export function say(text) {
+  saidAt = elapsed();
   process.stderr.write(`[${elapsed().toFixed(1).padStart(6)}s] ${text}\n`);
 }
 
@@ -26,8 +30,11 @@ export class SetupError extends Error {
   }
 }
 
+/** Seconds of silence after which a step gives a sign of life. */
+const QUIET = 10;
+
 /**
- * Runs one step and reports its begin, a sign of life every ten seconds, and its end.
+ * Runs one step and reports its begin, a sign of life where nothing else was shown for ten seconds, and its end.
  * @template T
  * @param {string} name
  * @param {() => Promise<T>} work
@@ -36,7 +43,9 @@ export class SetupError extends Error {
 export async function step(name, work) {
   say(`${name} …`);
   const begin = elapsed();
-  const alive = setInterval(() => say(`${name}: still at it after ${Math.round(elapsed() - begin)} s`), 10_000);
+  const alive = setInterval(() => {
+    if (elapsed() - saidAt >= QUIET) say(`  still at it, ${Math.round(elapsed() - begin)} s so far`);
+  }, 1000);
   alive.unref();
   try {
     const result = await work();

@@ -1,5 +1,6 @@
 /** `infralet doctor`: what this host can do, what is missing, and the command that mends it. */
 import { join } from 'node:path';
+import type { AdminClient } from '../admin/client.ts';
 import { InfraletError } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
 import type { Check } from '../cloud/contract.ts';
@@ -9,9 +10,17 @@ import { nullLogger } from '../telemetry/log.ts';
 import { hostChecks } from './host-checks.ts';
 import { type Io, line } from './io.ts';
 
+/** A probe for KVM boots a guest. */
+const CHECKS_MS = 60_000;
+
 /** Returns whether everything needed is there. */
-export async function doctor(config: Config, io: Io, options: { readonly json: boolean }): Promise<boolean> {
-  const own = await providerChecks(config, io.signal);
+export async function doctor(
+  config: Config,
+  admin: AdminClient,
+  io: Io,
+  options: { readonly json: boolean },
+): Promise<boolean> {
+  const own = await providerChecks(config, admin, io.signal);
   // Who runs machines here looks at the guest image more closely than this program can.
   const host = (await hostChecks(config)).filter(({ name }) => !own.some((check) => check.name.endsWith(`: ${name}`)));
   const checks = [...host, ...own];
@@ -31,8 +40,20 @@ function printChecks(checks: readonly Check[], io: Io): void {
   line(io.out, missing === 0 ? 'everything needed is there' : `${missing} of ${checks.length} checks failed`);
 }
 
-async function providerChecks(config: Config, signal: AbortSignal): Promise<readonly Check[]> {
-  const name = `provider ${config.provider}`;
+/** Those of the daemon's own provider; where no daemon runs, of one opened for the purpose: two would get in each other's way. */
+async function providerChecks(config: Config, admin: AdminClient, signal: AbortSignal): Promise<readonly Check[]> {
+  const checks = await runningChecks(admin, signal).catch((error: unknown) => {
+    if (InfraletError.from(error).code !== 'UNAVAILABLE') throw error;
+    return openedChecks(config, signal);
+  });
+  return checks.map((check) => ({ ...check, name: `${config.provider}: ${check.name}` }));
+}
+
+async function runningChecks(admin: AdminClient, signal: AbortSignal): Promise<readonly Check[]> {
+  return await admin.doctor({ signal, timeoutMs: CHECKS_MS });
+}
+
+async function openedChecks(config: Config, signal: AbortSignal): Promise<readonly Check[]> {
   try {
     const module = await loadProvider(config.provider);
     const section = module.parseConfig(config.providers[config.provider]);
@@ -46,11 +67,10 @@ async function providerChecks(config: Config, signal: AbortSignal): Promise<read
       },
       signal,
     );
-    const checks = await provider.doctor(signal);
-    return checks.map((check) => ({ ...check, name: `${config.provider}: ${check.name}` }));
+    return await provider.doctor(signal);
   } catch (error) {
     signal.throwIfAborted();
     const { message, hint } = InfraletError.from(error);
-    return [{ name, ok: false, detail: message, ...(hint === undefined ? {} : { fix: hint }) }];
+    return [{ name: 'provider', ok: false, detail: message, ...(hint === undefined ? {} : { fix: hint }) }];
   }
 }

@@ -78,7 +78,9 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .option('--json', 'as JSON', false)
     .action(async (options: ConfigOption & JsonOption) => {
       const { doctor } = await import('./doctor.ts');
-      if (!(await doctor(await load(options), io, options))) exitWith(1);
+      const settings = await load(options);
+      using admin = await adminClient(settings);
+      if (!(await doctor(settings, admin, io, options))) exitWith(1);
     });
 
   const image = program.command('image').description('the guest image, and container images on this node');

@@ -113,6 +113,7 @@ const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [REA
       },
     },
     list: async () => listed,
+    doctor: async () => [{ name: 'machines', ok: false, detail: 'none left', fix: 'make room' }],
     describe: async (id) => {
       if (id === BEING_MADE.id) return { ...BEING_MADE, containers: [], consoleTail: '' };
       if (id !== ID) throw new InfraletError('NOT_FOUND', `there is no sandbox ${id}`);
@@ -122,6 +123,20 @@ const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [REA
     drainMs: 100,
     log: nullLogger,
   });
+
+describe('doctor', () => {
+  it("asks the running daemon's provider instead of opening a second one", async () => {
+    await using _admin = await admin();
+    const io = captureIo();
+    await runCommand(['doctor', '--json', '--config', config], io);
+    expect(JSON.parse(io.stdout())).toContainEqual({
+      name: 'qemu: machines',
+      ok: false,
+      detail: 'none left',
+      fix: 'make room',
+    });
+  });
+});
 
 describe('ps', () => {
   it('lists sandboxes with machine, state, age and sizes', async () => {
