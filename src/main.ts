@@ -8,8 +8,8 @@ if (Number(process.versions.node.split('.')[0]) < NEEDED) {
   );
   process.exitCode = 1;
 } else {
-  const { keepYoungSpaceSmall } = await import('./base/young-space.ts');
-  keepYoungSpaceSmall();
+  const { keepHeapSmall } = await import('./base/small-heap.ts');
+  keepHeapSmall();
   const { main } = await import('./cli/entry.ts');
   process.exitCode = await main();
 }

@@ -1,6 +1,6 @@
 /** The daemon's side of bench:lists, a process of its own: begins as src/main.ts does. */
-import { keepYoungSpaceSmall } from '../../src/base/young-space.ts';
+import { keepHeapSmall } from '../../src/base/small-heap.ts';
 
-keepYoungSpaceSmall();
+keepHeapSmall();
 const { serveWorld } = await import('./lists-world.ts');
 await serveWorld(process.argv[2] ?? '');
