@@ -4,6 +4,7 @@ import { credentials } from '@grpc/grpc-js';
 import { z } from 'zod';
 import { InfraletError } from '../base/errors.ts';
 import type { LoadedImage__Output } from '../gen/infralet/admin/v1/LoadedImage.ts';
+import type { Template__Output } from '../gen/infralet/admin/v1/Template.ts';
 import { adminSocket, loadAdmin } from './protocol.ts';
 import { type CallLimits, callUnary } from './unary.ts';
 
@@ -19,6 +20,10 @@ export interface AdminClient extends Disposable {
   /** All sandboxes, the newest first. */
   list(limits: CallLimits): Promise<readonly Description[]>;
   describe(sandboxId: string, limits: CallLimits): Promise<Description>;
+  templates(limits: CallLimits): Promise<readonly Template__Output[]>;
+  /** Resolves when it is ready. */
+  buildTemplate(limits: CallLimits): Promise<Template__Output>;
+  removeTemplate(id: string, limits: CallLimits): Promise<void>;
 }
 
 /** Connects with the first call. */
@@ -40,6 +45,15 @@ export function connectAdmin(criSocket: string): AdminClient {
     describe: async (sandboxId, limits) => {
       const { json } = await callUnary(client, Admin.service.Describe, { sandboxId }, limits);
       return parse(description, json);
+    },
+    templates: async (limits) => (await callUnary(client, Admin.service.ListTemplates, {}, limits)).templates,
+    buildTemplate: async (limits) => {
+      const { template } = await callUnary(client, Admin.service.BuildTemplate, {}, limits);
+      if (!template) throw new InfraletError('INTERNAL', 'the daemon did not say what it has built');
+      return template;
+    },
+    removeTemplate: async (id, limits) => {
+      await callUnary(client, Admin.service.RemoveTemplate, { id }, limits);
     },
     [Symbol.dispose]: () => client.close(),
   };
