@@ -32,7 +32,10 @@ function print(templates: readonly Template__Output[], io: Io, { json }: { reado
     diskBytes: Number(numbers.diskBytes),
     clones: Number(numbers.clones),
   }));
-  if (json) return line(io.out, JSON.stringify(rows, undefined, 2));
+  if (json) {
+    line(io.out, JSON.stringify(rows, undefined, 2));
+    return;
+  }
   const cells = rows.map((row) => [
     row.id,
     row.state,
