@@ -111,7 +111,7 @@ describe('a template', () => {
       const [one, two] = [await a.channel.status(calls), await b.channel.status(calls)];
       expect(one.bootId).toMatch(/^[0-9a-f-]{36}$/);
       expect(two.bootId).not.toBe(one.bootId);
-      expect(one.containerdReady).toBe(true);
+      expect((await a.channel.cri('Version', {}, calls)).runtimeName).toBe('containerd');
       for (const { channel } of [a, b]) {
         await channel.configure({ clockMs: Date.now(), entropy: new Uint8Array(0), hostname: 'node' }, calls);
         const { ahead, took } = await closestClock(channel);
