@@ -9,6 +9,7 @@ import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from '
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
+import { configureGuest } from './guest-clock.ts';
 import type { NodeFacts } from './guest-config.ts';
 import { GUEST_CALL_MS, runInGuest } from './guest-run.ts';
 import type { Launcher } from './launcher.ts';
@@ -278,9 +279,9 @@ async function enrol(
 async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChannel, signal: AbortSignal): Promise<void> {
   const { store, clock, node } = deps;
   const options = { signal, timeoutMs: GUEST_CALL_MS };
-  await channel.configure({ clockMs: clock.now(), entropy: randomBytes(64), hostname: node.hostname }, options);
+  const settings = { entropy: randomBytes(64), hostname: node.hostname };
+  const status = await configureGuest(channel, settings, clock, options);
   if (store.transition(record.id, ['planned', 'requested', 'running'], 'connected')) {
-    const status = await channel.status(options);
     const kernelStart = clock.now() - Number(status.uptimeMs);
     const phases = Object.entries(status.phases).map(([phase, ms]) => [phase, kernelStart + Number(ms)] as const);
     // The kernel of a clone has been up since before the pod was thought of.
