@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { adminSocket } from './admin/protocol.ts';
-import { startAdminServer } from './admin/server.ts';
+import { startAdminServer, type TemplateAdmin } from './admin/server.ts';
 import { errorMessage } from './base/errors.ts';
 import { ensureDirectory } from './base/files.ts';
 import { systemClock } from './base/time.ts';
@@ -20,6 +20,7 @@ import { startNodeRuntime } from './node-runtime.ts';
 import { openPki } from './pki/authority.ts';
 import { loadCri } from './rpc/load.ts';
 import { type NodeFacts, parseResolvConf } from './sandbox/guest-config.ts';
+import { machineShape } from './sandbox/sizing.ts';
 import { Journal } from './state/journal.ts';
 import { createStreamingServer } from './streaming/server.ts';
 import type { Logger } from './telemetry/log.ts';
@@ -64,6 +65,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       list,
       doctor: (doctor) => provider.doctor(doctor),
       describe,
+      templates: templateAdmin(config, provider),
       drainMs: config.server.drain,
       log,
       clock,
@@ -97,6 +99,16 @@ async function startProvider(config: Config, log: Logger, signal: AbortSignal): 
     guestImageDir: config.guestImageDir,
   };
   return await module.create(settings, context, signal);
+}
+
+function templateAdmin(config: Config, { clone }: Provider): TemplateAdmin | undefined {
+  if (!clone || config.isolation.templateSharing === 'off') return undefined;
+  const usual = machineShape(null, null, config.machine);
+  return {
+    build: async (signal) => await clone.prepare(usual, signal),
+    list: async (signal) => await clone.list(signal),
+    remove: async (id, signal) => await clone.remove(id, signal),
+  };
 }
 
 /** What pods are told of their node. */

@@ -8,7 +8,7 @@ const schema = z.strictObject({
   faults: z
     .array(
       z.strictObject({
-        call: z.enum(['launch', 'describe', 'terminate', 'console']),
+        call: z.enum(['launch', 'describe', 'terminate', 'console', 'prepare']),
         kind: z.enum(FAULT_KINDS),
         times: z.int().min(1).default(1),
       }),

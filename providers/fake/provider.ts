@@ -8,13 +8,16 @@ import { type InstanceId, parseInstanceId } from '../../src/base/ids.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
 import type {
   Check,
+  Cloning,
   DescribeQuery,
   Fault,
   Instance,
   LaunchRequest,
   LaunchResult,
+  MachineShape,
   Provider,
   ProviderContext,
+  TemplateInfo,
 } from '../../src/cloud/contract.ts';
 import type { FakeConfig } from './config.ts';
 import { FakeError, type FaultPlan } from './faults.ts';
@@ -32,6 +35,28 @@ export class FakeProvider implements Provider {
   readonly #context: ProviderContext;
   readonly #faults: FaultPlan;
   readonly #machines = new Map<InstanceId, Machine>();
+
+  /** By shape: the fake cloud clones what was prepared in exactly that shape. */
+  readonly #templates = new Map<string, TemplateInfo>();
+
+  readonly clone: Cloning = {
+    prepare: async (shape, signal) => {
+      await this.#call('prepare', signal);
+      const id = templateId(shape);
+      const since = this.#context.clock.now();
+      const made: TemplateInfo = { id, shape, state: 'ready', since, memoryBytes: 1, diskBytes: 1, clones: 0 };
+      this.#templates.set(id, this.#templates.get(id) ?? made);
+      return this.#counted(this.#templates.get(id) ?? made);
+    },
+    list: async (signal) => {
+      signal.throwIfAborted();
+      return [...this.#templates.values()].map((template) => this.#counted(template));
+    },
+    remove: async (id, signal) => {
+      signal.throwIfAborted();
+      this.#templates.delete(id);
+    },
+  };
 
   constructor(config: FakeConfig, context: ProviderContext, faults: FaultPlan) {
     this.#config = config;
@@ -112,6 +137,9 @@ export class FakeProvider implements Provider {
     const existing = this.#machines.get(id);
     if (existing) return existing.instance;
     if (this.#machines.size >= this.#config.capacity) throw new FakeError('no-capacity', 'all fake machines are taken');
+    if (request.start === 'clone' && !this.#templates.has(templateId(request.shape))) {
+      throw new FakeError('no-template', 'no template was prepared for machines of this shape');
+    }
     const { promise, resolve } = Promise.withResolvers<string>();
     const instance: Instance = {
       id,
@@ -130,10 +158,21 @@ export class FakeProvider implements Provider {
     return instance;
   }
 
+  #counted(template: TemplateInfo): TemplateInfo {
+    const clones = [...this.#machines.values()].filter(
+      ({ instance }) => instance.start === 'clone' && templateId(instance.shape) === template.id,
+    );
+    return { ...template, clones: clones.length };
+  }
+
   /** What every call does first: take its time, and fail when a test says so. */
   async #call(name: FaultPlan['calls'][number]['call'], signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     if (this.#config.delay > 0) await this.#context.clock.sleep(this.#config.delay, signal);
     this.#faults.raise(name);
   }
+}
+
+function templateId(shape: MachineShape): string {
+  return `fake-${shape.cpuMillis}-${shape.memoryBytes}-${shape.diskBytes}`;
 }

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { InfraletError } from '../base/errors.ts';
 import type { Check } from '../cloud/contract.ts';
 import type { LoadedImage__Output } from '../gen/infralet/admin/v1/LoadedImage.ts';
+import type { Template__Output } from '../gen/infralet/admin/v1/Template.ts';
 import { adminSocket, loadAdmin } from './protocol.ts';
 import { type CallLimits, callUnary } from './unary.ts';
 
@@ -23,6 +24,10 @@ export interface AdminClient extends Disposable {
   describe(sandboxId: string, limits: CallLimits): Promise<Description>;
   /** The checks of the daemon's provider. */
   doctor(limits: CallLimits): Promise<readonly Check[]>;
+  templates(limits: CallLimits): Promise<readonly Template__Output[]>;
+  /** Resolves when it is ready. */
+  buildTemplate(limits: CallLimits): Promise<Template__Output>;
+  removeTemplate(id: string, limits: CallLimits): Promise<void>;
 }
 
 /** Connects with the first call. */
@@ -51,6 +56,15 @@ export function connectAdmin(criSocket: string): AdminClient {
         ...rest,
         ...(fix === undefined ? {} : { fix }),
       }));
+    },
+    templates: async (limits) => (await callUnary(client, Admin.service.ListTemplates, {}, limits)).templates,
+    buildTemplate: async (limits) => {
+      const { template } = await callUnary(client, Admin.service.BuildTemplate, {}, limits);
+      if (!template) throw new InfraletError('INTERNAL', 'the daemon did not say what it has built');
+      return template;
+    },
+    removeTemplate: async (id, limits) => {
+      await callUnary(client, Admin.service.RemoveTemplate, { id }, limits);
     },
     [Symbol.dispose]: () => client.close(),
   };

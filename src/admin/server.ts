@@ -2,8 +2,9 @@
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import { type Clock, systemClock } from '../base/time.ts';
-import type { Check } from '../cloud/contract.ts';
+import type { Check, Cloning, TemplateInfo } from '../cloud/contract.ts';
 import type { AdminHandlers } from '../gen/infralet/admin/v1/Admin.ts';
+import type { Template } from '../gen/infralet/admin/v1/Template.ts';
 import type { ImageService } from '../image/service.ts';
 import { unary } from '../rpc/adapter.ts';
 import { CallTracker } from '../rpc/calls.ts';
@@ -21,10 +22,17 @@ export interface AdminServerOptions {
   readonly describe: (sandboxId: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
   /** What the provider in use finds of its host or account. */
   readonly doctor: (signal: AbortSignal) => Promise<readonly Check[]>;
+  /** Templates of the provider; absent when it makes none or the configuration wants none. */
+  readonly templates?: TemplateAdmin | undefined;
   /** Milliseconds that calls in progress get when the server is disposed of. */
   readonly drainMs: number;
   readonly log: Logger;
   readonly clock?: Clock;
+}
+
+export interface TemplateAdmin extends Pick<Cloning, 'list' | 'remove'> {
+  /** The template for machines of the usual size. */
+  build(signal: AbortSignal): Promise<TemplateInfo>;
 }
 
 /** Root only: loading a file reads it with the daemon's rights. */
@@ -54,6 +62,21 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
     Doctor: unary(adapter, 'Doctor', async (_request, { signal }) => ({
       json: JSON.stringify(await options.doctor(signal)),
     })),
+    ListTemplates: unary(adapter, 'ListTemplates', async (_request, { signal }) => ({
+      templates: ((await options.templates?.list(signal)) ?? []).map(template),
+    })),
+    BuildTemplate: unary(adapter, 'BuildTemplate', async (_request, { signal }) => {
+      if (!options.templates) {
+        throw new InfraletError('FAILED_PRECONDITION', 'this node makes no templates', {
+          hint: 'set isolation.templateSharing to "on", with a provider that can clone machines',
+        });
+      }
+      return { template: template(await options.templates.build(signal)) };
+    }),
+    RemoveTemplate: unary(adapter, 'RemoveTemplate', async ({ id }, { signal }) => {
+      await options.templates?.remove(id, signal);
+      return {};
+    }),
   };
   await using stack = new AsyncDisposableStack();
   const server = new Server();
@@ -73,4 +96,17 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
     await calls.drain(options.drainMs, clock);
   });
   return stack.move();
+}
+
+function template({ id, state, since, shape, memoryBytes, diskBytes, clones }: TemplateInfo): Template {
+  return {
+    id,
+    state,
+    sinceMs: String(Math.round(since)),
+    cpuMillis: String(shape.cpuMillis),
+    memoryLimitBytes: String(shape.memoryBytes),
+    memoryBytes: String(memoryBytes),
+    diskBytes: String(diskBytes),
+    clones: String(clones),
+  };
 }

@@ -31,9 +31,10 @@ export const TEST_PACKAGES = {
 
 /**
  * @param {string} mode the npm script's name, for the advice
+ * @param {boolean} root whether what follows needs root
  * @param {{ platform: string, arch: string, uid: number, node: string }} [host]
  */
-export function checkHost(mode, host = currentHost()) {
+export function checkHost(mode, root, host = currentHost()) {
   if (Number(host.node.split('.')[0]) < 20) {
     throw new SetupError(
       `Node ${host.node} is too old to start with`,
@@ -46,7 +47,7 @@ export function checkHost(mode, host = currentHost()) {
       'use a Debian 12 (or newer) host',
     );
   }
-  if (host.uid !== 0) {
+  if (root && host.uid !== 0) {
     throw new SetupError(
       'Infralet makes network namespaces, tap devices and machines, and must be root for it',
       `run: sudo npm ${mode === 'start' || mode === 'test' ? mode : `run ${mode}`}`,

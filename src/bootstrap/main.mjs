@@ -2,6 +2,7 @@
  * From a fresh checkout to a running daemon or a finished test run. Plain JavaScript for Node 20 without dependencies:
  * it runs before anything is installed. Usage: node main.mjs start|test|bench|setup [arguments].
  */
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { CHECKS, runChecks } from './checks.mjs';
@@ -14,6 +15,9 @@ import { SetupError, say } from './report.mjs';
 
 const MODES = ['start', 'test', 'bench', 'setup'];
 
+/** Checks that need nothing but npm's modules. */
+const LIGHT = ['types', 'lint', 'dead-code', 'generated', 'unit'];
+
 /**
  * @param {string} mode
  * @param {readonly string[]} args
@@ -24,8 +28,10 @@ async function main(mode, args) {
   const options = parse(mode, args);
   const wrong = mode === 'test' ? options.rest.find((name) => !CHECKS.includes(name)) : undefined;
   if (wrong !== undefined) throw new SetupError(`there is no check ${wrong}`, `choose of: ${CHECKS.join(' ')}`, 2);
-  checkHost(mode);
-  await installPackages(Object.keys(mode === 'test' ? { ...PACKAGES, ...TEST_PACKAGES } : PACKAGES));
+  if (!existsSync(options.config))
+    throw new SetupError(`the configuration file ${options.config} does not exist`, 'look at the path after --config');
+  checkHost(mode, options.host);
+  if (options.host) await installPackages(Object.keys(mode === 'test' ? { ...PACKAGES, ...TEST_PACKAGES } : PACKAGES));
   await installModules();
   await generate();
   if (options.image) await buildGuestImage(options.config);
@@ -51,19 +57,21 @@ async function main(mode, args) {
  */
 function parse(mode, args) {
   const fallback = join(ROOT, 'config', 'infralet.yaml');
-  if (mode === 'bench') return { config: fallback, demo: false, image: true, rest: [...args] };
+  if (mode === 'bench') return { config: fallback, demo: false, host: true, image: true, rest: [...args] };
   try {
     const { values, positionals } = parseArgs({
       args: [...args],
       options: { config: { type: 'string' }, 'no-demo': { type: 'boolean', default: false } },
       allowPositionals: mode === 'test',
     });
-    // Checks that start no machine need no guest image either: `npm test -- types lint unit`.
-    const light = ['types', 'lint', 'dead-code', 'generated', 'unit', 'leaks'];
+    /** @param {readonly string[]} names checks that need less than all; without a name all run */
+    const beyond = (names) => positionals.length === 0 || positionals.some((name) => !names.includes(name));
     return {
       config: values.config === undefined ? fallback : resolve(process.env['INIT_CWD'] ?? '.', values.config),
       demo: !values['no-demo'],
-      image: positionals.length === 0 || positionals.some((name) => !light.includes(name)),
+      // `npm test -- types lint unit` needs neither root nor programs of the host.
+      host: beyond(LIGHT),
+      image: beyond([...LIGHT, 'leaks']),
       rest: positionals,
     };
   } catch (error) {

@@ -54,7 +54,13 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .description('list sandboxes, also those being made: machines, states, ages, sizes')
     .option(config, configHelp)
     .option('--json', 'as JSON', false)
-    .action(async (options: ConfigOption & JsonOption) => {
+    .option('--templates', 'the machines that others are cloned from, instead', false)
+    .action(async (options: ConfigOption & JsonOption & { readonly templates: boolean }) => {
+      if (options.templates) {
+        const { templateList } = await import('./template.ts');
+        using admin = await adminClient(await load(options));
+        return await templateList(admin, io, options);
+      }
       const { ps } = await import('./ps.ts');
       using admin = await adminClient(await load(options));
       await ps(admin, io, options);
@@ -123,6 +129,34 @@ function build(io: Io, exitWith: (code: number) => void): Command {
       const { imageRemove } = await import('./image-remove.ts');
       using cri = await criClient(await load(options));
       await imageRemove(cri, names, io);
+    });
+
+  const template = program
+    .command('template')
+    .description('machines that are booted once, for others to be cloned from');
+  for (const [name, text] of [
+    ['build', 'make the template for machines of the usual size, unless it is there'],
+    ['list', 'list the templates with what they take of this node'],
+  ] as const) {
+    template
+      .command(name)
+      .description(text)
+      .option(config, configHelp)
+      .option('--json', 'as JSON', false)
+      .action(async (options: ConfigOption & JsonOption) => {
+        const { templateBuild, templateList } = await import('./template.ts');
+        using admin = await adminClient(await load(options));
+        await (name === 'build' ? templateBuild : templateList)(admin, io, options);
+      });
+  }
+  template
+    .command('rm <id...>')
+    .description('remove templates; machines cloned from them run on')
+    .option(config, configHelp)
+    .action(async (ids: readonly string[], options: ConfigOption) => {
+      const { templateRemove } = await import('./template.ts');
+      using admin = await adminClient(await load(options));
+      await templateRemove(admin, ids, io);
     });
 
   const settings = program.command('config').description('the configuration file');

@@ -211,6 +211,10 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     await this.endFollower(id);
   }
 
+  busy(sandboxId: SandboxId): boolean {
+    return this.#store.ofSandbox(sandboxId).some(({ record }) => record.guestId !== '' && !record.logDone);
+  }
+
   async drain(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {
     const channel = this.#deps.sessions.get(sandboxId);
     if (!channel) return;

@@ -9,6 +9,7 @@ import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from '
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
+import { configureGuest } from './guest-clock.ts';
 import type { NodeFacts } from './guest-config.ts';
 import { GUEST_CALL_MS, runInGuest } from './guest-run.ts';
 import type { Launcher } from './launcher.ts';
@@ -19,6 +20,8 @@ import type { SandboxEntry, SandboxStore } from './store.ts';
 
 /** What containers have to do when their sandbox ends. */
 export interface ContainerHooks {
+  /** Whether a container may still run in the machine, or has words left that are not on the node. */
+  busy(id: SandboxId): boolean;
   /** Before the machine goes: last statuses and logs are fetched. */
   drain(id: SandboxId, signal: AbortSignal): Promise<void>;
   /** The machine is gone: whatever still seemed to run has ended. */
@@ -114,7 +117,8 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     'guest.stop': async ({ record }, signal) => {
       store.transition(record.id, ['planned', 'requested', 'running', 'connected', 'ready'], 'stopping');
       const channel = sessions.get(record.id);
-      if (channel) {
+      // With nothing left to stop or to fetch the machine simply goes: an orderly end would be for nobody.
+      if (channel && deps.containers.busy(record.id)) {
         using limit = withTimeout(signal, GUEST_CALL_MS, 'stopping the pod in its machine');
         const options = { signal: limit, timeoutMs: GUEST_CALL_MS };
         // The kubelet has stopped the containers with their grace already; what still runs here is killed at once.
@@ -275,12 +279,15 @@ async function enrol(
 async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChannel, signal: AbortSignal): Promise<void> {
   const { store, clock, node } = deps;
   const options = { signal, timeoutMs: GUEST_CALL_MS };
-  await channel.configure({ clockMs: clock.now(), entropy: randomBytes(64), hostname: node.hostname }, options);
+  const settings = { entropy: randomBytes(64), hostname: node.hostname };
+  const status = await configureGuest(channel, settings, clock, options);
   if (store.transition(record.id, ['planned', 'requested', 'running'], 'connected')) {
-    const status = await channel.status(options);
     const kernelStart = clock.now() - Number(status.uptimeMs);
-    for (const [phase, ms] of Object.entries(status.phases)) store.mark(record.id, phase, kernelStart + Number(ms));
-    store.mark(record.id, 'kernel', kernelStart);
+    const phases = Object.entries(status.phases).map(([phase, ms]) => [phase, kernelStart + Number(ms)] as const);
+    // The kernel of a clone has been up since before the pod was thought of.
+    for (const [phase, at] of [['kernel', kernelStart] as const, ...phases]) {
+      if (at >= record.createdAt) store.mark(record.id, phase, at);
+    }
     store.mark(record.id, 'connected', clock.now());
   }
 }

@@ -203,6 +203,31 @@ export function providerSuite(
       }
     });
 
+    test('clones: refuses without a template, prepares one for all who ask, counts what runs from it', async () => {
+      const { clone } = provider;
+      if (!clone) return;
+      const asked: LaunchRequest = { ...request(), start: 'clone' };
+      const [refused] = await provider.launch([asked], signal);
+      expect(refused?.ok).toBe(false);
+      if (refused && !refused.ok) expect(provider.classify(refused.error).kind).toBe('no-template');
+      expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
+      const [one, two] = await Promise.all([clone.prepare(SHAPE, signal), clone.prepare(SHAPE, signal)]);
+      expect(two.id).toBe(one.id);
+      expect(one.state).toBe('ready');
+      expect(one.shape.memoryBytes).toBeGreaterThanOrEqual(SHAPE.memoryBytes);
+      // A template is no machine: nobody finds it, and it leaves nothing but itself.
+      expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
+      expect(await harness.leftovers()).toEqual([]);
+      const instance = await launch(asked);
+      expect(instance).toMatchObject({ token: asked.token, shape: SHAPE, start: 'clone' });
+      expect((await launch({ ...asked, start: 'boot' })).id).toBe(instance.id);
+      expect(await clone.list(signal)).toMatchObject([{ id: one.id, clones: 1 }]);
+      await clone.remove(one.id, signal);
+      await clone.remove(one.id, signal);
+      expect(await clone.list(signal)).toEqual([]);
+      expect((await describeIds(instance.id))[0]?.state).toBe('running');
+    });
+
     test('finds its machines again after a restart, and they are the same', async () => {
       if (!harness.durable) return;
       const asked = request({ pod: 'p' });

@@ -111,7 +111,7 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   };
 
   async status(): Promise<never> {
-    return { uptimeMs: '0', phases: {} } as never;
+    return { uptimeMs: '0', phases: {}, clockNanos: String(BigInt(Date.now()) * 1_000_000n) } as never;
   }
 
   async *watch(_heartbeatMs: number, signal: AbortSignal): AsyncGenerator<GuestEvent> {

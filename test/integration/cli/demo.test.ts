@@ -36,7 +36,15 @@ it('runs a pod with the labels of a kubelet, which crictl shows, and removes it 
     const never = async (): Promise<never> => {
       throw new Error('the image is there');
     };
-    const admin = { loadImage: never, list: never, describe: never, doctor: never, [Symbol.dispose]: () => undefined };
+    const templates = { templates: never, buildTemplate: never, removeTemplate: never };
+    const admin = {
+      loadImage: never,
+      list: never,
+      describe: never,
+      doctor: never,
+      ...templates,
+      [Symbol.dispose]: () => undefined,
+    };
     const io = captureIo(AbortSignal.timeout(20_000));
     const image = { name: 'demo:1', make: never };
     const running = runDemo({ cri, admin, image, configFile: undefined }, config, io);

@@ -17,7 +17,11 @@ describe('checkHost', () => {
   const host = { platform: 'linux', arch: 'x64', uid: 0, node: '20.19.0' };
 
   it('accepts root on x86-64 Linux', () => {
-    expect(() => checkHost('start', host)).not.toThrow();
+    expect(() => checkHost('start', true, host)).not.toThrow();
+  });
+
+  it('accepts any user for what needs no root', () => {
+    expect(() => checkHost('test', false, { ...host, uid: 1000 })).not.toThrow();
   });
 
   it.each([
@@ -26,7 +30,7 @@ describe('checkHost', () => {
     ['another processor', { arch: 'arm64' }, /Debian 12/],
     ['an old Node', { node: '18.1.0' }, /Node 20/],
   ])('names the next command for %s', (_, change, fix) => {
-    expect(() => checkHost('start', { ...host, ...change })).toThrow(
+    expect(() => checkHost('start', true, { ...host, ...change })).toThrow(
       expect.objectContaining({ fix: expect.stringMatching(fix), exitCode: 1 }),
     );
   });
