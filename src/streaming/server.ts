@@ -91,8 +91,7 @@ export async function createStreamingServer(options: StreamingOptions): Promise<
 async function serve(session: Session, open: OpenStream, log: Logger): Promise<void> {
   log.debug('session started');
   try {
-    using signal = withTimeout(session.gone, OPEN_TIMEOUT_MS, 'the connection to the machine');
-    await session.run(await opened(open, signal));
+    await session.run(await opened(session, open));
     log.debug('session ended', { ...session.counts() });
   } catch (error) {
     const failure = InfraletError.from(session.gone.aborted ? session.gone.reason : error);
@@ -101,8 +100,12 @@ async function serve(session: Session, open: OpenStream, log: Logger): Promise<v
   }
 }
 
-/** Like `open`, but obeys the signal even when `open` does not; what comes too late is closed. */
-async function opened(open: OpenStream, signal: AbortSignal): Promise<StreamTarget> {
+/**
+ * Like `open`, but obeys the signal even when `open` does not; what comes too late is closed. The connection lives by
+ * the signal of its opening, so the time limit is taken off it once it is open.
+ */
+async function opened(session: Session, open: OpenStream): Promise<StreamTarget> {
+  using signal = withTimeout(session.gone, OPEN_TIMEOUT_MS, 'the connection to the machine');
   const opening = open(signal);
   try {
     return await abortable(opening, signal);

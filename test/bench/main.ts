@@ -1,20 +1,21 @@
 /**
- * npm run bench: one pod from nothing to its first line of log, in a machine that boots. Own daemon, state directory and
- * bridge; all gone at the end.
+ * npm run bench: one pod from nothing to its first line of log, in a machine that boots, or with --clones in one cloned from a
+ * template. Own daemon, state directory and bridge; all gone at the end.
  */
 import { parseArgs } from 'node:util';
 import { until } from '../../src/base/time.ts';
 import { parseSandboxInfo } from '../../src/cli/sandbox-info.ts';
 import { loadConfig } from '../../src/config/load.ts';
-import { TestNode } from '../support/node.ts';
+import type { TestNode } from '../support/node.ts';
 import { TestPod } from '../support/pods.ts';
 import { count } from './arguments.ts';
 import { agentResident, readMachine } from './machines.ts';
 import { cgroupPeak, memoryOf, peakResident, withArgument } from './process-memory.ts';
 import { environment, finish, mebibytes, ms, runBench, say, table } from './report.ts';
 import { median, Samples } from './stats.ts';
+import { ownNode } from './target.ts';
 
-const USAGE = 'usage: npm run bench -- [--repeat N] [--json FILE]';
+const USAGE = 'usage: npm run bench -- [--clones] [--repeat N] [--json FILE]';
 
 /** Time for a pod as a whole on a slow host. */
 const POD_MS = 300_000;
@@ -89,6 +90,7 @@ function print({ phases, calls, memory }: Figures): void {
 async function main(interrupted: AbortSignal): Promise<void> {
   const { values } = parseArgs({
     options: {
+      clones: { type: 'boolean', default: false },
       repeat: { type: 'string', default: '3' },
       json: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -98,7 +100,7 @@ async function main(interrupted: AbortSignal): Promise<void> {
   const repeat = count('repeat', values.repeat);
   const where = environment();
   const figures: Figures = { phases: new Samples(), calls: new Samples(), memory: new Samples() };
-  await using node = await TestNode.start({ settings: { log: { level: 'info', format: 'json' } } });
+  await using node = await ownNode(!values.clones);
   for (let round = 1; round <= repeat; round += 1) {
     await coldPod(node, figures, interrupted);
     interrupted.throwIfAborted();
@@ -109,7 +111,7 @@ async function main(interrupted: AbortSignal): Promise<void> {
   const { phases, calls, memory } = figures;
   await finish(
     {
-      bench: 'cold',
+      bench: values.clones ? 'clone' : 'cold',
       environment: where(),
       repeat,
       phases: phases.summaries(),

@@ -18,6 +18,7 @@ const USAGE = `usage: npm run bench:pods -- [options]
   --rounds N            pods one at a time (default 5)
   --execs N             ExecSync calls per pod (default 5)
   --parallel N,N        pods at once (default 1,5; the whole of it: 1,5,20)
+  --cold                our own daemon boots each machine instead of cloning one
   --json FILE           all figures
   --write-images DIR    only write the images that a peer needs, as OCI layouts`;
 
@@ -121,6 +122,7 @@ const OPTIONS = {
   rounds: { type: 'string', default: '5' },
   execs: { type: 'string', default: '5' },
   parallel: { type: 'string', default: '1,5' },
+  cold: { type: 'boolean', default: false },
   json: { type: 'string' },
   'write-images': { type: 'string' },
   help: { type: 'boolean', default: false },
@@ -142,7 +144,7 @@ async function main(interrupted: AbortSignal): Promise<void> {
   targets.unshift(
     stack.use(
       values.endpoint === undefined
-        ? await ownDaemon()
+        ? await ownDaemon(values.cold)
         : await runningRuntime('endpoint', socketPath(values.endpoint), values.image),
     ),
   );

@@ -28,9 +28,27 @@ async function versionOf(cri: CriClient): Promise<string> {
   return `${runtimeName} ${runtimeVersion}`;
 }
 
+/** A template boots once, on a busy host at that. */
+const TEMPLATE_MS = 300_000;
+
+/** A node of our own whose machines boot by themselves (`cold`), or are clones of a template that is there already. */
+export async function ownNode(cold: boolean): Promise<TestNode> {
+  const node = await TestNode.start({
+    settings: { log: { level: 'info', format: 'json' }, isolation: { templateSharing: cold ? 'off' : 'on' } },
+  });
+  try {
+    const limits = { signal: AbortSignal.timeout(TEMPLATE_MS), timeoutMs: TEMPLATE_MS };
+    if (!cold) await node.admin.buildTemplate(limits);
+    return node;
+  } catch (error) {
+    await node[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
 /** A daemon of our own, with its own state directory and bridge. */
-export async function ownDaemon(): Promise<Target> {
-  const node = await TestNode.start({ settings: { log: { level: 'info', format: 'json' } } });
+export async function ownDaemon(cold: boolean): Promise<Target> {
+  const node = await ownNode(cold);
   return {
     name: 'infralet',
     cri: node.cri,

@@ -3,7 +3,7 @@ import { mkdtemp, open as openFile, readFile, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { InfraletError } from '../../src/base/errors.ts';
 import { systemClock, until } from '../../src/base/time.ts';
 import { configSchema } from '../../src/config/schema.ts';
@@ -323,6 +323,27 @@ describe('refusals', () => {
 });
 
 describe('ends', () => {
+  test('a session outlives the time that its opening may take', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      // A tunnel to a machine ends with the signal that it was opened with.
+      const url = server.issue('exec', async (signal) => {
+        const target = guest.target();
+        signal.addEventListener('abort', () => target.socket.destroy());
+        return target;
+      });
+      const client = dial(url);
+      await readHead(client);
+      await vi.advanceTimersByTimeAsync(60_000);
+      client.write('still there');
+      const [echo] = await once(client, 'data', { signal: soon() });
+      expect(String(echo)).toBe('still there');
+      client.destroy();
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   test('a silent session is closed', async () => {
     await using brief = await start({ idle: '100ms' });
     const client = dial(brief.issue('exec', async () => guest.target()));
