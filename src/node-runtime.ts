@@ -92,7 +92,13 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   });
   const templates =
     provider.clone && config.isolation.templateSharing === 'on'
-      ? new TemplateKeeper({ cloning: provider.clone, config: config.reconciler, clock, log })
+      ? new TemplateKeeper({
+          cloning: provider.clone,
+          config: config.reconciler,
+          waitMs: config.isolation.templateWait,
+          clock,
+          log,
+        })
       : undefined;
   const launcher = new Launcher({ provider, config: config.reconciler, clock, log, templates });
   const reconciler: Reconciler = new Reconciler({

@@ -92,6 +92,10 @@ const isolation = z.strictObject({
       'on: machines are clones of one that was booted before any tenant came; unchanged memory is shared, read-only. ' +
         'off: every machine boots by itself, which takes seconds.',
     ),
+  templateWait: duration('20s').describe(
+    'How long a pod waits for a template that is being built before its machine boots by itself: beside the build a boot ' +
+      'takes twice its time, and the template is there first. 0s: never.',
+  ),
 });
 
 const reconciler = z.strictObject({

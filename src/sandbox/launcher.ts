@@ -66,13 +66,17 @@ export class Launcher {
         error = thrown;
       }
       const { kind, message } = this.#provider.classify(error);
-      if (kind === 'no-template') this.#templates.want(request.shape);
-      if (kind !== 'no-template' && attempt < CLONE_TRIES) {
-        this.#log.warn('a clone failed', { token: request.token, fault: kind, reason: errorMessage(error) });
+      if (attempt < CLONE_TRIES) {
+        if (kind === 'no-template') {
+          this.#templates.want(request.shape);
+          await this.#templates.settled(request.shape, signal);
+        } else {
+          this.#log.warn('a clone failed', { launch: request.token, fault: kind, reason: errorMessage(error) });
+        }
         continue;
       }
       this.#coldBoots.set(kind, (this.#coldBoots.get(kind) ?? 0) + 1);
-      this.#log.warn('a machine boots cold', { token: request.token, fault: kind, reason: message });
+      this.#log.warn('a machine boots cold', { launch: request.token, fault: kind, reason: message });
       return undefined;
     }
   }

@@ -12,6 +12,8 @@ import type { Logger } from '../telemetry/log.ts';
 export interface TemplateKeeperOptions {
   readonly cloning: Cloning;
   readonly config: Config['reconciler'];
+  /** The configuration's isolation.templateWait, milliseconds. */
+  readonly waitMs: number;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -19,8 +21,8 @@ export interface TemplateKeeperOptions {
 export class TemplateKeeper implements AsyncDisposable {
   readonly #options: TemplateKeeperOptions;
   readonly #stop = new AbortController();
-  /** One worker per shape, until its template is there. */
-  readonly #working = new Map<string, Promise<void>>();
+  /** One worker per shape, until its template is there; `first` ends with its first attempt. */
+  readonly #working = new Map<string, { readonly done: Promise<void>; readonly first: Promise<void> }>();
 
   constructor(options: TemplateKeeperOptions) {
     this.#options = options;
@@ -28,13 +30,30 @@ export class TemplateKeeper implements AsyncDisposable {
 
   /** Asks for a template; returns at once. Asking again while it is made, or waits for its next try, changes nothing. */
   want(shape: MachineShape): void {
-    const key = JSON.stringify([shape.cpuMillis, shape.memoryBytes, shape.diskBytes]);
+    const key = keyOf(shape);
     if (this.#stop.signal.aborted || this.#working.has(key)) return;
-    const done = this.#make(shape).finally(() => this.#working.delete(key));
-    this.#working.set(key, done);
+    const first = Promise.withResolvers<void>();
+    const done = this.#make(shape, first.resolve).finally(() => {
+      first.resolve();
+      this.#working.delete(key);
+    });
+    this.#working.set(key, { done, first: first.promise });
   }
 
-  async #make(shape: MachineShape): Promise<void> {
+  /** Waits for the first attempt at a template that is wanted, for `templateWait` at most; says nothing of its outcome. */
+  async settled(shape: MachineShape, signal: AbortSignal): Promise<void> {
+    const work = this.#working.get(keyOf(shape));
+    const { clock, waitMs } = this.#options;
+    if (!work || waitMs === 0) return;
+    const enough = new AbortController();
+    try {
+      await Promise.race([work.first, clock.sleep(waitMs, AbortSignal.any([signal, enough.signal]))]);
+    } finally {
+      enough.abort();
+    }
+  }
+
+  async #make(shape: MachineShape, tried: () => void): Promise<void> {
     const { cloning, config, clock, log } = this.#options;
     const pauses = { initialMs: config.retryInitial, maxMs: config.retryMax, factor: 2, jitter: 0.2 };
     for (let failures = 1; !this.#stop.signal.aborted; failures += 1) {
@@ -42,6 +61,7 @@ export class TemplateKeeper implements AsyncDisposable {
         await cloning.prepare(shape, this.#stop.signal);
         return;
       } catch (error) {
+        tried();
         if (this.#stop.signal.aborted) return;
         const pauseMs = backoffMs(pauses, failures);
         log.warn('no template yet; machines boot cold', { reason: errorMessage(error), pauseMs, failures });
@@ -52,6 +72,10 @@ export class TemplateKeeper implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    await Promise.all(this.#working.values());
+    await Promise.all([...this.#working.values()].map(({ done }) => done));
   }
+}
+
+function keyOf(shape: MachineShape): string {
+  return JSON.stringify([shape.cpuMillis, shape.memoryBytes, shape.diskBytes]);
 }

@@ -24,7 +24,13 @@ beforeEach(() => {
   faults = new FaultPlan();
   const context = { log: nullLogger, clock: systemClock, stateDir: '', guestImageDir: '' };
   provider = new FakeProvider(parseFake({}), context, faults);
-  templates = new TemplateKeeper({ cloning: provider.clone, config, clock: systemClock, log: nullLogger });
+  templates = new TemplateKeeper({
+    cloning: provider.clone,
+    config,
+    waitMs: 5000,
+    clock: systemClock,
+    log: nullLogger,
+  });
   launcher = new Launcher({ provider, config, clock: systemClock, log: nullLogger, templates });
 });
 afterEach(async () => {
@@ -42,8 +48,13 @@ test('without a template the machine boots, and the next one of its size is a cl
   expect([...launcher.coldBoots]).toEqual([['no-template', 1]]);
   await prepared();
   expect((await launcher.launch(request('b'), signal)).start).toBe('clone');
-  const other = { ...request('c'), shape: { ...shape, memoryBytes: 2 ** 30 } };
-  expect((await launcher.launch(other, signal)).start).toBe('boot');
+});
+
+test('a launch waits for the template that is being built, and is a clone of it', async () => {
+  expect((await launcher.launch(request('a'), signal)).start).toBe('clone');
+  const other = { ...request('b'), shape: { ...shape, memoryBytes: 2 ** 30 } };
+  expect((await launcher.launch(other, signal)).start).toBe('clone');
+  expect(launcher.coldBoots.size).toBe(0);
 });
 
 test('a clone that fails once is tried again, one that fails twice boots, under the same token', async () => {
