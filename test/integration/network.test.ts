@@ -21,7 +21,7 @@ let network: CniNetwork;
 /** Sandboxes made here. */
 const used: SandboxId[] = [];
 /** Names and addresses that only this test uses. */
-const OURS = ['inft', 'infout', 'infralet-test', '10.199.0.', 'fd42:99', '18099'];
+const OURS = [BRIDGE, 'infout', 'infralet-test', '10.199.0.', 'fd42:99', '18099'];
 
 /** What this test may leave on the node; other daemons may have pods of their own here. */
 async function hostState(): Promise<string> {
