@@ -48,7 +48,7 @@ describe('a pod', () => {
       labels: { app: 'web' },
       annotations: { note: 'kept as it is' },
     });
-    expect(status?.network?.ip).toMatch(/^10\.24\d\.0\.\d+$/);
+    expect(status?.network?.ip).toMatch(/^10\.24\d\.\d+\.\d+$/);
     const { items } = await node.cri.ListPodSandbox({ filter: { labelSelector: { app: 'web' } } });
     expect(items.map(({ id }) => id)).toEqual([pod.id]);
   });

@@ -55,7 +55,7 @@ export class TestNode implements AsyncDisposable {
     const cni = join(directory, 'cni');
     await mkdir(cni);
     await mkdir(node.logs);
-    await writeFile(join(cni, '10-test.conflist'), conflist(node.bridge, `10.${245 + (serial % 5)}.0.0/24`));
+    await writeFile(join(cni, '10-test.conflist'), conflist(node.bridge, `10.${245 + (serial % 5)}.${process.pid % 250}.0/24`));
     const config = {
       cluster: 'e2e',
       node: 'e2e-node',
