@@ -25,6 +25,7 @@ import { Reconciler } from './sandbox/reconciler.ts';
 import type { SandboxService } from './sandbox/service.ts';
 import { Sessions } from './sandbox/session.ts';
 import { machineShape } from './sandbox/sizing.ts';
+import { StartupGate } from './sandbox/startup-gate.ts';
 import { SandboxStore } from './sandbox/store.ts';
 import { Sweeper } from './sandbox/sweeper.ts';
 import { TemplateKeeper } from './sandbox/templates.ts';
@@ -108,6 +109,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
       node,
       provider,
       launcher,
+      gate: new StartupGate(config.reconciler.launchConcurrency),
       network,
       dialer,
       sessions,

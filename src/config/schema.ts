@@ -101,7 +101,13 @@ const isolation = z.strictObject({
 const reconciler = z.strictObject({
   retryInitial: duration('500ms').describe('First retry of a failed step.'),
   retryMax: duration('30s').describe('Longest pause between retries of one sandbox.'),
-  launchConcurrency: z.int().min(1).default(4).describe('Launches in progress at once; booting itself is not counted.'),
+  launchConcurrency: z
+    .int()
+    .min(1)
+    .default(4)
+    .describe(
+      'Machines starting at once, from the launch until the pod is ready: more would only slow each other down.',
+    ),
   orphanGrace: duration('120s').describe(
     'A sandbox whose RunPodSandbox caller is gone is kept this long for the next try, then removed.',
   ),

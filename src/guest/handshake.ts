@@ -53,11 +53,15 @@ export async function hedgedHandshake(
   begin(first);
   const spoken = (): boolean => [...open.keys()].some(({ bytesRead }) => bytesRead > 0);
   let attempts = 1;
-  const hedge = setInterval(() => {
-    if (spoken() || attempts >= MAX_ATTEMPTS) return;
-    attempts += 1;
-    begin(connectTcp({ host, port, noDelay: true }));
-  }, times.firstByteMs);
+  // Each pause is longer than the one before: a machine that is only slow must not be buried in handshakes.
+  const again = (): void => {
+    if (!spoken() && attempts < MAX_ATTEMPTS) {
+      attempts += 1;
+      begin(connectTcp({ host, port, noDelay: true }));
+    }
+    hedge = setTimeout(again, times.firstByteMs * attempts);
+  };
+  let hedge = setTimeout(again, times.firstByteMs);
   const whole = setTimeout(() => {
     reject(
       new InfraletError(
@@ -71,7 +75,7 @@ export async function hedgedHandshake(
     winner = await promise;
     return winner;
   } finally {
-    clearInterval(hedge);
+    clearTimeout(hedge);
     clearTimeout(whole);
     for (const tls of open.values()) if (tls !== winner) tls.destroy();
     open.clear();

@@ -1,8 +1,7 @@
 /**
- * Launches of the node, bounded: so many at once, retried here while the fault is a passing one. A machine is cloned where
+ * Launches, retried here while the fault is a passing one. A machine is cloned where
  * the provider can do that and booted where it cannot; whatever is wrong with templates, the pod gets its machine.
  */
-import PQueue from 'p-queue';
 import { backoffMs } from '../base/backoff.ts';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { Clock } from '../base/time.ts';
@@ -18,7 +17,6 @@ const MAX_TRIES = 5;
 const CLONE_TRIES = 2;
 
 export class Launcher {
-  readonly #queue: PQueue;
   readonly #provider: Provider;
   readonly #config: Config['reconciler'];
   readonly #clock: Clock;
@@ -39,7 +37,6 @@ export class Launcher {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#templates = options.templates;
-    this.#queue = new PQueue({ concurrency: options.config.launchConcurrency });
   }
 
   /** Machines that booted because they could not be cloned, by the reason. */
@@ -48,10 +45,7 @@ export class Launcher {
   }
 
   async launch(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
-    return await this.#queue.add(
-      async () => (await this.#clone(request, signal)) ?? (await this.#attempt({ ...request, start: 'boot' }, signal)),
-      { signal },
-    );
+    return (await this.#clone(request, signal)) ?? (await this.#attempt({ ...request, start: 'boot' }, signal));
   }
 
   /** Undefined when the machine has to boot. */

@@ -16,6 +16,7 @@ import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
 import type { SandboxRecord } from './record.ts';
 import type { Sessions } from './session.ts';
+import type { StartupGate } from './startup-gate.ts';
 import type { SandboxEntry, SandboxStore } from './store.ts';
 
 /** What containers have to do when their sandbox ends. */
@@ -35,6 +36,7 @@ export interface StepDeps {
   readonly node: NodeFacts;
   readonly provider: Provider;
   readonly launcher: Launcher;
+  readonly gate: StartupGate;
   readonly network: PodNetwork;
   readonly dialer: ChannelDialer;
   readonly sessions: Sessions;
@@ -61,6 +63,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     'machine.launch': async ({ record }, signal) => {
+      await deps.gate.enter(record.id, signal);
       store.update(record.id, { machine: 'launching' });
       store.transition(record.id, ['planned'], 'requested');
       const instance = await deps.launcher.launch(
@@ -107,6 +110,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     ready: async ({ record }) => {
+      deps.gate.leave(record.id);
       store.mark(record.id, 'ready', clock.now());
       store.transition(record.id, ['planned', 'requested', 'running', 'connected'], 'ready', {
         listed: true,
@@ -135,6 +139,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     'machine.terminate': async ({ record }, signal) => {
+      deps.gate.leave(record.id);
       const ids = await instanceIds(provider, deps.config, record, signal);
       await sessions.end(record.id, 'the machine is terminated');
       await provider.terminate(ids, signal);

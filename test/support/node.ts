@@ -55,7 +55,10 @@ export class TestNode implements AsyncDisposable {
     const cni = join(directory, 'cni');
     await mkdir(cni);
     await mkdir(node.logs);
-    await writeFile(join(cni, '10-test.conflist'), conflist(node.bridge, `10.${245 + (serial % 5)}.${process.pid % 250}.0/24`));
+    await writeFile(
+      join(cni, '10-test.conflist'),
+      conflist(node.bridge, `10.${245 + (serial % 5)}.${process.pid % 250}.0/24`),
+    );
     const config = {
       cluster: 'e2e',
       node: 'e2e-node',
@@ -166,8 +169,10 @@ export class TestNode implements AsyncDisposable {
       await this.cri.RemovePodSandbox({ podSandboxId: id }, { timeoutMs: 60_000 });
     };
     await Promise.all(items.map(remove));
-    // Also those that never were ready.
-    await until(async () => ((await this.machines()).length === 0 ? true : undefined), {
+    // Also those that never were ready, with their networks.
+    const left = async (): Promise<number> =>
+      (await this.machines()).length + (await readdir(join(this.stateDir, 'network')).catch(() => [])).length;
+    await until(async () => ((await left()) === 0 ? true : undefined), {
       everyMs: 100,
       signal: AbortSignal.timeout(60_000),
     });
