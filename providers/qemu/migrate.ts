@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
+import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { InfraletError } from '../../src/base/errors.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
@@ -35,7 +36,8 @@ const CAPABILITIES = [
  * start programs any more, so it sends the state to a socket beside the file.
  */
 export async function freeze(qmp: Qmp, watch: MigrationWatch, file: string, signal: AbortSignal): Promise<void> {
-  const path = `${file}.sock`;
+  // Short: the kernel takes 107 bytes of a socket's path, and state directories may lie deep.
+  const path = join(dirname(file), 's');
   const server = createServer();
   const received = once(server, 'connection', { signal }).then(async ([socket]) => {
     await pipeline(socket as Socket, createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal });

@@ -44,7 +44,7 @@ import {
 import { removeMachine } from './remove.ts';
 import { Reservations } from './reservations.ts';
 import type { Template } from './template-files.ts';
-import { type Ground, Templates } from './templates.ts';
+import { BUILDING, type Ground, Templates } from './templates.ts';
 import { tscKhz } from './tsc.ts';
 import { diskBlocks, proportionalMemory } from './usage.ts';
 
@@ -87,6 +87,7 @@ export class QemuProvider implements Provider {
   static async open(config: QemuConfig, context: ProviderContext, signal: AbortSignal): Promise<QemuProvider> {
     const wanted = config.workDir === '' ? join(context.stateDir, 'machines') : config.workDir;
     await ensureDirectory(wanted, 0o700);
+    checkSocketPaths(wanted, join(context.stateDir, 'templates', BUILDING));
     const provider = new QemuProvider(
       config,
       context,
@@ -410,4 +411,23 @@ function cloneStart(template: Template, { qemuVersion: version }: Ground): Start
     scratch: template.files.scratch,
     readOnlyFile: major > 8 || (major === 8 && minor >= 2),
   };
+}
+
+/** Longest path of a unix socket, unix(7), and of what is added to a directory of machines: its id and the socket's name. */
+const MAX_SOCKET_PATH = 107;
+const SOCKET_BELOW = '/0123456789ab/qmp.sock'.length;
+
+/** Better said at the start than when the first machine is made. */
+function checkSocketPaths(...directories: readonly string[]): void {
+  for (const directory of directories) {
+    const excess = Buffer.byteLength(directory) + SOCKET_BELOW - MAX_SOCKET_PATH;
+    if (excess <= 0) continue;
+    throw new InfraletError(
+      'FAILED_PRECONDITION',
+      `the path ${directory} is too long for the sockets of its machines`,
+      {
+        hint: `choose a stateDir that is shorter by ${excess} characters`,
+      },
+    );
+  }
 }

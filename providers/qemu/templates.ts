@@ -209,7 +209,7 @@ export class Templates implements Cloning, AsyncDisposable {
   }
 }
 
-const BUILDING = 'building';
+export const BUILDING = 'new';
 
 function inputs({ image, accel, qemuVersion, commandLine }: Ground, config: QemuConfig): string {
   const cpu = accel === 'kvm' ? config.cpuModelKvm : config.cpuModelTcg;

@@ -41,7 +41,7 @@ afterEach(async () => {
     signal,
   );
   expect(await place.leftovers()).toEqual([]);
-  expect(await readdir(join(templatesDir(), 'building'))).toEqual([]);
+  expect(await readdir(join(templatesDir(), 'new'))).toEqual([]);
 });
 afterAll(async () => {
   await provider[Symbol.asyncDispose]();
@@ -169,7 +169,7 @@ describe('a template', () => {
       // As a daemon that was killed leaves it: a directory without a record, and one that was about to be published.
       await writeFile(join(templatesDir(), 'stray.new'), '');
       provider = await place.open(signal);
-      expect(await readdir(templatesDir())).toEqual(['building']);
+      expect(await readdir(templatesDir())).toEqual(['new']);
     },
     TIMEOUT,
   );
