@@ -5,6 +5,7 @@
  */
 
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { arch } from 'node:os';
 import { join } from 'node:path';
@@ -21,7 +22,8 @@ const TIMEOUT_MS = 5000;
 /** kHz; undefined where there is no such counter. */
 export async function tscKhz(workDir: string, signal: AbortSignal): Promise<number | undefined> {
   if (arch() !== 'x64') return undefined;
-  const program = join(workDir, 'tsc-probe');
+  // A name of its own: two daemons, or a daemon and its test, may measure at once.
+  const program = join(workDir, `tsc-probe-${randomBytes(6).toString('hex')}`);
   try {
     await writeFile(program, staticProgram(Buffer.from(probe())), { mode: 0o700 });
     const rounds: Buffer[] = [];
@@ -33,7 +35,8 @@ export async function tscKhz(workDir: string, signal: AbortSignal): Promise<numb
   } catch (error) {
     signal.throwIfAborted();
     // A state directory on a file system without programs; the kernel's figure is nearly as good.
-    if (hasErrno(error, 'EACCES', 'EPERM')) return await nominalKhz();
+    // ETXTBSY: another program was started just while this one was written, and still holds the file open.
+    if (hasErrno(error, 'EACCES', 'EPERM', 'ETXTBSY')) return await nominalKhz();
     throw error;
   } finally {
     await rm(program, { force: true });
