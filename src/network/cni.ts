@@ -104,7 +104,8 @@ async function invoke(
   signal: AbortSignal,
 ): Promise<string> {
   const program = await findPlugin(plugin.type, call.binDirs);
-  const result = await tryRun(program, [], {
+  // A plugin must not outlive a killed daemon: what it did after the next one's DEL would stay for ever.
+  const result = await tryRun('setpriv', ['--pdeathsig', 'KILL', '--', program], {
     signal,
     timeoutMs: call.timeoutMs,
     input: pluginInput(call, plugin, previous),

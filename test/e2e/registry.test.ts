@@ -1,5 +1,6 @@
 /** Images from a private registry, as a kubelet pulls them. */
-import { mkdtemp } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { busyboxImage } from '../support/images.ts';
@@ -10,21 +11,19 @@ import { REGISTRY_PASSWORD, REGISTRY_USER, type Registry, startRegistry } from '
 let node: TestNode;
 let registry: Registry;
 let image: string;
+let directory: string;
 beforeAll(async () => {
-  const directory = await mkdtemp('/tmp/infralet-e2e-registry-');
+  directory = await mkdtemp(join(tmpdir(), 'infralet-e2e-registry-'));
   registry = await startRegistry(join(directory, 'registry'), { auth: true });
   const { location } = await busyboxImage(join(directory, 'image'), { user: '1000:2000', multiArch: true });
   await registry.push(location, 'private/app:1', ['--all']);
   image = `${registry.host}/private/app:1`;
   node = await TestNode.start({ settings: { image: { registriesConf: registry.registriesConf } } });
-  afterAll(async () => {
-    const { rm } = await import('node:fs/promises');
-    await rm(directory, { recursive: true });
-  });
 });
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
   await registry[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true, force: true });
 });
 
 const pull = (auth?: { readonly username: string; readonly password: string }) =>

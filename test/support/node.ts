@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AdminClient, connectAdmin } from '../../src/admin/client.ts';
@@ -159,6 +159,7 @@ export class TestNode implements AsyncDisposable {
     } finally {
       await this.kill('SIGTERM');
       await removeHostLeftovers([this.bridge], AbortSignal.timeout(20_000));
+      await removeCgroups();
       await rm(this.directory, { recursive: true, force: true });
     }
   }
@@ -195,4 +196,12 @@ function conflist(bridge: string, subnet: string): string {
       { type: 'portmap', capabilities: { portMappings: true } },
     ],
   });
+}
+
+/** The directories that hold the machines' cgroups; those of a daemon in service are not empty and stay. */
+async function removeCgroups(): Promise<void> {
+  const root = '/sys/fs/cgroup';
+  for (const controller of ['', ...(await readdir(root))]) {
+    await rmdir(join(root, controller, 'infralet')).catch(() => undefined);
+  }
 }
