@@ -27,7 +27,12 @@ export interface Observed {
 }
 
 export function plan(record: SandboxRecord, observed: Observed): readonly StepKind[] {
-  return record.wanted === 'ready' && record.state !== 'failed' ? build(record, observed) : tearDown(record, observed);
+  return isBuilding(record) ? build(record, observed) : tearDown(record, observed);
+}
+
+/** Whether the sandbox is on its way to ready, or stays it; otherwise it is being taken down. */
+export function isBuilding(record: SandboxRecord): boolean {
+  return record.wanted === 'ready' && record.state !== 'failed';
 }
 
 function build(record: SandboxRecord, { connected }: Observed): readonly StepKind[] {

@@ -10,7 +10,7 @@ import type { Clock } from '../base/time.ts';
 import type { Config } from '../config/schema.ts';
 import type { Journal } from '../state/journal.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { plan, type StepKind } from './plan.ts';
+import { isBuilding, plan, type StepKind } from './plan.ts';
 import type { SandboxRecord } from './record.ts';
 import { type StepDeps, stepExecutors } from './steps.ts';
 
@@ -83,7 +83,8 @@ export class Reconciler implements AsyncDisposable {
         return undefined;
       }
       const group = new AbortController();
-      this.#inProgress.set(id, group);
+      // Tearing down serves every wish that can follow; only building is given up.
+      if (isBuilding(entry.record)) this.#inProgress.set(id, group);
       const together = AbortSignal.any([signal, group.signal]);
       const results = await Promise.allSettled(steps.map((step) => this.#step(step, id, together, group)));
       this.#inProgress.delete(id);
