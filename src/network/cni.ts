@@ -107,9 +107,7 @@ async function invoke(
   // An ADD must not outlive a killed daemon: what it did after the next one's DEL would stay for ever. A DEL must be let
   // finish: bridge, cut short after the link is gone, does not find the addresses of its rules the next time.
   const finishing = command === 'DEL';
-  const ending = finishing ? [program] : ['setpriv', '--pdeathsig', 'KILL', '--', program];
-  const [file = program, ...args] = ending;
-  const result = await tryRun(file, args, {
+  const result = await tryRun('setpriv', [...(finishing ? [] : ['--pdeathsig', 'KILL']), '--', program], {
     signal: finishing ? new AbortController().signal : signal,
     timeoutMs: call.timeoutMs,
     input: pluginInput(call, plugin, previous),
