@@ -163,9 +163,8 @@ export function memoryServices(): MemoryServices {
           repoTags: [reference],
           repoDigests: [`${reference.split(':')[0]}@${digest}`],
           size: 4_300_000_000,
-          uid: 1000,
-          username: '',
-          pinned: false,
+          ...(reference.includes('user') ? { uid: undefined, username: 'app' } : { uid: 1000, username: '' }),
+          pinned: reference.includes('pause'),
           annotations: {},
         };
         images.set(digest, record);

@@ -81,10 +81,18 @@ class FakeGuest {
       case 'ListContainers':
         return { containers: [...this.containers.values()] };
       case 'ContainerStatus':
-        return { status: { reason: '', message: '', user: null, resources: null, ...container() } };
+        return { status: { ...container(), ...this.ofStatus(container()), resources: null } };
       default:
         throw new InfraletError('UNIMPLEMENTED', `the fake guest does not do ${method}`);
     }
+  }
+
+  /** What is in statuses only. */
+  ofStatus({ state }: GuestContainer): object {
+    const user = { linux: { uid: '11', gid: '12', supplementalGroups: ['13'] } };
+    const ended =
+      state === 'CONTAINER_EXITED' ? { reason: 'Error', message: 'its last words' } : { reason: '', message: '' };
+    return { ...ended, user, stopSignal: 'SIGNAL_SIGTERM' };
   }
 
   end(id: string, exitCode: number): void {
@@ -95,18 +103,23 @@ class FakeGuest {
   }
 }
 
+type OnCall = (method: CriMethod, request: object) => void;
+
 class FakeChannel extends EventEmitter implements AgentChannel {
   readonly guest: FakeGuest;
+  readonly #onCall: OnCall;
   readonly #closed = new AbortController();
 
-  constructor(guest: FakeGuest) {
+  constructor(guest: FakeGuest, onCall: OnCall) {
     super();
     this.guest = guest;
+    this.#onCall = onCall;
   }
 
   // The guest's answers are looser than the CRI's types, as a real guest's may be.
   readonly cri: AgentChannel['cri'] = async (method, request) => {
     this.#closed.signal.throwIfAborted();
+    this.#onCall(method, request as object);
     return this.guest.call(method, request as Record<string, unknown>) as never;
   };
 
@@ -154,6 +167,8 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 /** All machines of a test, by sandbox; `reachable` says whether the provider still runs the machine. */
 export class FakeGuests implements ChannelDialer {
   readonly guests = new Map<string, FakeGuest>();
+  /** Hears of every call to containerd in a machine. */
+  onCall: OnCall = () => undefined;
 
   newToken(): string {
     return randomBytes(16).toString('hex');
@@ -168,13 +183,17 @@ export class FakeGuests implements ChannelDialer {
     this.guests.set(identity.sandboxId, guest);
     if (guest.enrolled) throw new InfraletError('PERMISSION_DENIED', 'the token was used before');
     guest.enrolled = true;
-    return new FakeChannel(guest);
+    return this.#channel(guest);
   }
 
   async connect(_address: unknown, identity: { readonly sandboxId: string }): Promise<AgentChannel> {
     const guest = this.guests.get(identity.sandboxId);
     if (!guest?.enrolled) throw new InfraletError('PERMISSION_DENIED', 'this machine never enrolled');
-    return new FakeChannel(guest);
+    return this.#channel(guest);
+  }
+
+  #channel(guest: FakeGuest): AgentChannel {
+    return new FakeChannel(guest, (method, request) => this.onCall(method, request));
   }
 }
 
@@ -194,7 +213,10 @@ export class FakeNetwork implements PodNetwork {
       netns: `/run/netns/${spec.sandboxId}`,
       mac: '0a:00:00:00:00:01',
       mtu: 1500,
-      addresses: [{ address: `10.0.0.${this.attached.size + 1}/24`, gateway: '10.0.0.1' }],
+      addresses: [
+        { address: `10.0.0.${this.attached.size + 1}/24`, gateway: '10.0.0.1' },
+        { address: `fd00::${this.attached.size + 1}/64`, gateway: 'fd00::1' },
+      ],
       routes: [],
     };
   }
