@@ -30,6 +30,9 @@ const streaming = z.strictObject({
   tokenTtl: duration('60s').describe('Life of a streaming URL until its single use; kubelet connects at once.'),
   maxTokens: z.int().min(1).default(1000).describe('Streaming URLs outstanding at once, against a runaway client.'),
   maxSessions: z.int().min(1).default(1000).describe('Connections at once; each costs a stream into a machine.'),
+  maxMessage: bytes('16Mi').describe(
+    'Largest WebSocket message of a client; kubectl sends 32 KiB, others a whole stdin.',
+  ),
   idle: duration('4h').describe('A streaming connection without a byte for this long is closed (kubelet: 4 h).'),
 });
 

@@ -57,6 +57,13 @@ export interface GuestStream {
   /** Path and query of the guest's own single-use URL. */
   readonly path: string;
   readonly host: string;
+  /** What an exec or attach session consists of. */
+  readonly streams?: {
+    readonly tty: boolean;
+    readonly stdin: boolean;
+    readonly stdout: boolean;
+    readonly stderr: boolean;
+  };
 }
 
 export interface ContainerService {

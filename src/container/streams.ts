@@ -14,7 +14,12 @@ export async function openGuestStream(
 ): Promise<GuestStream> {
   const url = new URL(await guestUrl(request, guestId, channel, signal));
   const socket = await channel.openStreaming(signal);
-  return { socket, path: `${url.pathname}${url.search}`, host: url.host };
+  return {
+    socket,
+    path: `${url.pathname}${url.search}`,
+    host: url.host,
+    ...(request.kind === 'portforward' ? {} : { streams: request }),
+  };
 }
 
 async function guestUrl(

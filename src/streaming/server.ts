@@ -1,6 +1,7 @@
 /**
- * The node's exec, attach and port-forward server. It answers nothing itself: a request with a valid token is passed
- * on, head rewritten and bytes untouched, to containerd's streaming server in the guest. SPDY and WebSocket alike.
+ * The node's exec, attach and port-forward server. A request with a valid token is passed on, head rewritten and bytes
+ * untouched, to containerd's streaming server in the guest, SPDY and WebSocket alike. The two WebSocket subprotocols that
+ * containerd refuses (protocols.ts) are turned into SPDY here.
  */
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -11,7 +12,14 @@ import { type Clock, withTimeout } from '../base/time.ts';
 import type { Config } from '../config/schema.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { Session } from './session.ts';
-import { type OpenStream, type StreamingUrls, type StreamKind, type StreamTarget, TokenTable } from './tokens.ts';
+import {
+  isStreamKind,
+  type OpenStream,
+  type StreamingUrls,
+  type StreamKind,
+  type StreamTarget,
+  TokenTable,
+} from './tokens.ts';
 
 /** Request heads longer than this are refused; SPDY and WebSocket requests need less than 2 KiB. */
 const MAX_HEAD_BYTES = 16 * 1024;
@@ -19,6 +27,9 @@ const MAX_HEAD_BYTES = 16 * 1024;
 const HEAD_TIMEOUT_MS = 10_000;
 /** The guest has this long to open the other end. */
 const OPEN_TIMEOUT_MS = 30_000;
+
+/** A silent client is asked by TCP whether it is still there after this long. */
+const KEEP_ALIVE_MS = 60_000;
 
 const PROTOCOLS: readonly string[] = ['spdy/3.1', 'websocket'];
 const NEEDS_UPGRADE = 'exec, attach and port-forward need an upgrade to SPDY/3.1 or WebSocket';
@@ -47,6 +58,8 @@ export async function createStreamingServer(options: StreamingOptions): Promise<
     headersTimeout: HEAD_TIMEOUT_MS,
     requestTimeout: HEAD_TIMEOUT_MS,
     connectionsCheckingInterval: HEAD_TIMEOUT_MS / 4,
+    keepAlive: true,
+    keepAliveInitialDelay: KEEP_ALIVE_MS,
   });
   http.maxConnections = config.maxSessions;
   http.on('request', (_request, response) => {
@@ -60,12 +73,12 @@ export async function createStreamingServer(options: StreamingOptions): Promise<
     }
     const [, kind = '', token = ''] = /^\/([a-z]+)\/([A-Za-z0-9_-]+)(?:[?#].*)?$/.exec(request.url ?? '') ?? [];
     const open = tokens.take(kind, token);
-    if (!open) {
+    if (!open || !isStreamKind(kind)) {
       log.info('streaming URL refused', { kind });
       refuse(client, 404, 'this streaming URL is unknown, was used before or has expired');
       return;
     }
-    const session = new Session({ client, head, request, idleMs: config.idle });
+    const session = new Session({ kind, client, head, request, idleMs: config.idle, maxMessage: config.maxMessage });
     sessions.add(session);
     void serve(session, open, log.child({ kind })).finally(() => sessions.delete(session));
   });

@@ -7,12 +7,26 @@ import type { Clock } from '../base/time.ts';
 export const STREAM_KINDS = ['exec', 'attach', 'portforward'] as const;
 export type StreamKind = (typeof STREAM_KINDS)[number];
 
+export function isStreamKind(text: string): text is StreamKind {
+  return STREAM_KINDS.some((kind) => kind === text);
+}
+
+/** What an exec or attach session consists of. */
+export interface SessionStreams {
+  readonly tty: boolean;
+  readonly stdin: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+}
+
 /** The other end of a session: a connection to a streaming server, and the request that continues the session there. */
 export interface StreamTarget {
   readonly socket: Duplex;
   /** Path and query. */
   readonly path: string;
   readonly host: string;
+  /** For exec and attach. */
+  readonly streams?: SessionStreams;
 }
 
 export type OpenStream = (signal: AbortSignal) => Promise<StreamTarget>;

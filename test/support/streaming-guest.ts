@@ -15,6 +15,8 @@ export interface StreamingGuest extends AsyncDisposable {
   readonly connections: ReadonlySet<Socket>;
   /** Replaces the echo for SPDY sessions. */
   onSpdy: (socket: Duplex, head: Buffer) => void;
+  /** Answers requests with an error and this text. */
+  refuse: string | undefined;
   /** Connects like the tunnel of a sandbox would. */
   target(path?: string): StreamTarget;
 }
@@ -38,6 +40,7 @@ export async function startStreamingGuest(): Promise<StreamingGuest> {
       socket.write(head);
       socket.pipe(socket);
     },
+    refuse: undefined,
     target: (path = '/exec/guest-token') => {
       const { port } = server.address() as AddressInfo;
       return { socket: connect(port, '127.0.0.1'), path, host: `127.0.0.1:${port}` };
@@ -51,7 +54,9 @@ export async function startStreamingGuest(): Promise<StreamingGuest> {
   };
   server.on('upgrade', (request, socket, head) => {
     requests.push(request);
-    if (request.headers.upgrade?.toLowerCase() === 'spdy/3.1') {
+    if (guest.refuse !== undefined) {
+      socket.end(`HTTP/1.1 409 Conflict\r\nConnection: close\r\n\r\n${guest.refuse}`);
+    } else if (request.headers.upgrade?.toLowerCase() === 'spdy/3.1') {
       socket.write(
         'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-From: guest\r\n\r\n',
       );
