@@ -12,6 +12,7 @@ import { consoleTail } from './console.ts';
 import { configureGuest } from './guest-clock.ts';
 import type { NodeFacts } from './guest-config.ts';
 import { GUEST_CALL_MS, runInGuest } from './guest-run.ts';
+import { hostPorts } from './host-ports.ts';
 import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
 import type { SandboxRecord } from './record.ts';
@@ -187,14 +188,7 @@ function networkSpec({ record, config }: SandboxEntry): PodNetworkSpec {
     podName: record.podName,
     podNamespace: record.podNamespace,
     podUid: record.podUid,
-    portMappings: config.portMappings
-      .filter(({ hostPort }) => hostPort > 0)
-      .map(({ hostPort, containerPort, protocol, hostIp }) => ({
-        hostPort,
-        containerPort,
-        protocol: protocol === 'UDP' ? 'udp' : protocol === 'SCTP' ? 'sctp' : 'tcp',
-        hostIp,
-      })),
+    portMappings: hostPorts(config),
   };
 }
 
