@@ -7,7 +7,7 @@ import { createHash, type KeyObject, X509Certificate } from 'node:crypto';
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { InfraletError } from '../base/errors.ts';
-import { enrolmentMac, sandboxUriPrefix, type UserData } from '../rpc/agent-protocol.ts';
+import { clusterUriPrefix, enrolmentMac, sandboxUriPrefix, type UserData } from '../rpc/agent-protocol.ts';
 import { certificateRequest, newKey, privatePem, selfSigned, spki, toPem } from './certificate.ts';
 
 /** What the TLS server shows and trusts, PEM. */
@@ -87,7 +87,8 @@ export class Identity {
       throw refused('the certificate is for another key');
     }
     if (!leaf.verify(ca.publicKey)) throw refused("the certificate is not signed by this machine's CA");
-    const prefix = `URI:${sandboxUriPrefix(this.#userData.cluster, this.#userData.sandboxId)}`;
+    const { cluster, sandboxId } = this.#userData;
+    const prefix = `URI:${sandboxId === '' ? clusterUriPrefix(cluster) : sandboxUriPrefix(cluster, sandboxId)}`;
     if (!leaf.subjectAltName?.startsWith(prefix)) throw refused('the certificate is for another sandbox');
     const credentials = { key: privatePem(key), chain: chain.map(toPem).join(''), ca: ca.toString() };
     this.#save({ ...credentials, tokenHash: this.#tokenHash });

@@ -2,7 +2,7 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { InfraletError } from '../base/errors.ts';
-import { USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
+import { machineToken, USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
 import { LIMITS } from './options.ts';
 
 /** Undefined when the file is there and blank: this is a template, and its clones find theirs in the same place. */
@@ -19,7 +19,8 @@ export function readUserData(path: string): UserData | undefined {
   return /^[\0\s]*$/.test(text) ? undefined : parseUserData(text);
 }
 
-export function parseUserData(text: string): UserData {
+/** @param instanceId the machine's id by its metadata service; user data that several machines share needs it. */
+export function parseUserData(text: string, instanceId = ''): UserData {
   if (text.length > LIMITS.userData) throw bad(`it has ${text.length} characters`);
   let value: unknown;
   try {
@@ -37,12 +38,14 @@ export function parseUserData(text: string): UserData {
   } catch (error) {
     throw error instanceof InfraletError ? error : bad('ca is not a certificate');
   }
-  const token = string(fields, 'token');
+  const shared = fields.has('seed');
+  if (shared && instanceId === '') throw bad('it is shared by several machines, and this one does not know its id');
+  const token = shared ? machineToken(string(fields, 'seed'), instanceId) : string(fields, 'token');
   if (token.length < 32) throw bad('token is too short');
   return {
     version: USER_DATA_VERSION,
     cluster: string(fields, 'cluster'),
-    sandboxId: string(fields, 'sandboxId'),
+    sandboxId: shared ? '' : string(fields, 'sandboxId'),
     token,
     ca,
     clockMs: number(fields, 'clockMs'),

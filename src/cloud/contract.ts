@@ -8,6 +8,7 @@
 import type { InstanceId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
 import type { Logger } from '../telemetry/log.ts';
+import type { Placement } from './offers.ts';
 
 export { bytes, duration, parseSection } from './settings.ts';
 
@@ -34,6 +35,8 @@ export interface LaunchRequest {
    * none that fits, and makes nothing. @default boot
    */
   readonly start?: StartKind;
+  /** What the pod demands beside its size; for providers that choose among kinds of machines. */
+  readonly placement?: Placement;
 }
 
 export type StartKind = 'clone' | 'boot';
@@ -54,7 +57,9 @@ export type InstanceState = (typeof INSTANCE_STATES)[number];
 /** Where the machine's pod NIC can be reached from the node. */
 export type PodLink =
   /** A tap device in the node's network namespace, to be moved into the pod's. */
-  { readonly kind: 'tap'; readonly device: string };
+  | { readonly kind: 'tap'; readonly device: string }
+  /** The machine's address in a network that the node is in, too: a VXLAN between the two carries the pod's packets. */
+  | { readonly kind: 'vxlan'; readonly address: string };
 
 export interface Instance {
   readonly id: InstanceId;
@@ -70,6 +75,18 @@ export interface Instance {
   readonly agent: { readonly host: string; readonly port: number } | undefined;
   readonly podLink: PodLink | undefined;
   readonly start: StartKind;
+  /**
+   * The machine's enrolment token where it is not the one in `LaunchRequest.userData`: machines of one shared launch call
+   * have tokens that follow from their ids. Only in the answer to `launch`.
+   */
+  readonly enrolToken?: string;
+  /** What was bought: type, zone, market and US dollars per hour; only where machines are bought. */
+  readonly purchase?: {
+    readonly type: string;
+    readonly zone: string;
+    readonly market: string;
+    readonly pricePerHour: number;
+  };
 }
 
 export type LaunchResult =

@@ -101,6 +101,9 @@ export class CniNetwork implements PodNetwork {
     switch (link.kind) {
       case 'tap':
         await joinTap({ netns, ifName: IF_NAME, mtu: result.mtu, tap: link.device }, signal);
+        break;
+      case 'vxlan':
+        throw new InfraletError('UNIMPLEMENTED', 'pod networks of machines elsewhere cannot be joined yet');
     }
   }
 

@@ -7,8 +7,9 @@ export const USER_DATA_VERSION = 1;
 export interface UserData {
   readonly version: typeof USER_DATA_VERSION;
   readonly cluster: string;
+  /** Empty when one launch call made several machines: its certificate tells each of them whose it is. */
   readonly sandboxId: string;
-  /** 32 random bytes, base64url. */
+  /** 32 random bytes, base64url; for a machine of a shared launch what `machineToken` makes of the seed. */
   readonly token: string;
   /** The node's CA, PEM. Only clients with a certificate of this CA get through the agent's TLS. */
   readonly ca: string;
@@ -21,6 +22,20 @@ export interface UserData {
   readonly entropy: string;
   /** Largest gRPC message in bytes, both ways. */
   readonly maxMessage: number;
+}
+
+/**
+ * Makes one machine's user data into that of many: clouds give all machines of one call the same. The seed takes the place of
+ * the token, and each machine's own token follows from it and the id that the cloud's metadata service tells the machine.
+ */
+export function shareUserData(text: string, seed: string): string {
+  const { token: _token, sandboxId: _sandboxId, ...rest } = JSON.parse(text) as Record<string, unknown>;
+  return JSON.stringify({ ...rest, seed });
+}
+
+/** The one-time token of one machine of a shared launch. */
+export function machineToken(seed: string, instanceId: string): string {
+  return createHmac('sha256', seed).update('infralet-machine-v1').update(instanceId).digest('base64url');
 }
 
 /** Hardware address of the pod NIC as every provider makes it; the pod's own is set before the NIC is used. */
@@ -50,6 +65,11 @@ export function agentUri(cluster: string, sandboxId: string, instanceId: string)
 /** What the URIs of all instances of a sandbox begin with. */
 export function sandboxUriPrefix(cluster: string, sandboxId: string): string {
   return `infralet://${part(cluster)}/sandbox/${part(sandboxId)}/instance/`;
+}
+
+/** What the URIs of all agents of a cluster begin with. */
+export function clusterUriPrefix(cluster: string): string {
+  return `infralet://${part(cluster)}/sandbox/`;
 }
 
 /** Name of the daemon; an agent's own certificate does not open another agent. */

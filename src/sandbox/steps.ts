@@ -76,7 +76,9 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
         },
         signal,
       );
-      store.update(record.id, { machine: 'launched', instanceId: instance.id });
+      // Machines of one shared launch call have tokens that were not known before it.
+      const { enrolToken = record.enrolToken } = instance;
+      store.update(record.id, { machine: 'launched', instanceId: instance.id, enrolToken });
       store.transition(record.id, ['requested'], 'running');
       store.mark(record.id, 'launch', clock.now());
     },
@@ -192,7 +194,7 @@ function networkSpec({ record, config }: SandboxEntry): PodNetworkSpec {
   };
 }
 
-/** The machine, once the provider says it runs and where its agent is. */
+/** The machine, once the provider says that it runs or where its agent will be. */
 async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<Instance> {
   const { instanceId } = record;
   if (instanceId === undefined) throw new InfraletError('INTERNAL', 'the sandbox has no machine yet');
@@ -211,7 +213,8 @@ async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
           },
         );
       }
-      return instance.state === 'running' ? instance : undefined;
+      // Clouds say "running" seconds after the agent could answer: its address is enough to try.
+      return instance.state === 'running' || instance.agent ? instance : undefined;
     },
     { everyMs: deps.config.machine.connectInterval, clock: deps.clock, signal },
   );

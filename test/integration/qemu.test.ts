@@ -82,7 +82,7 @@ describe('a machine of its own', () => {
     const pid = await pidOf(one.id);
     const cgroup = `${place.cgroup}/${one.id}`;
     expect(await readFile(`/proc/${pid}/cgroup`, 'utf8')).toContain(cgroup);
-    expect(await deviceExists(one.podLink?.device ?? '')).toBe(true);
+    expect(await deviceExists(one.podLink?.kind === 'tap' ? one.podLink.device : '')).toBe(true);
     expect(await readdir(files(one.id).dir)).not.toContain('user-data');
     expect(JSON.stringify(await readFile(`/proc/${pid}/cmdline`, 'utf8'))).not.toContain('s3cr3t');
     expect(await readFile(`/proc/${pid}/limits`, 'utf8')).toMatch(/Max core file size\s+0\s+0/);
