@@ -29,6 +29,9 @@ const schema = z.strictObject({
     .min(1)
     .default(4)
     .describe('Most templates kept, one per size of machine; the one that was not used for longest goes first.'),
+  templateIdle: duration('24h').describe(
+    'A template of which no machine was made for this long is removed when one is made of another: a day has its rhythm.',
+  ),
   templateTimeout: duration('120s').describe('Booting and freezing a template; a busy host boots five at a time.'),
   maxVcpus: z
     .int()

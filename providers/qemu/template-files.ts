@@ -2,7 +2,7 @@
  * A template on disk: memory, device state, the disk as it was when it was frozen, an empty layer to copy for each clone,
  * and template.json, written last. A template whose files have changed since is not used: clones run from them.
  */
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { errorMessage, hasErrno } from '../../src/base/errors.ts';
@@ -35,6 +35,8 @@ export interface Template {
   readonly id: string;
   readonly dir: string;
   readonly record: TemplateRecord;
+  /** When a machine was last made of it, or it was; milliseconds since the epoch. */
+  readonly lastUse: number;
   readonly files: Readonly<Record<keyof typeof TEMPLATE_FILES, string>>;
 }
 
@@ -68,10 +70,20 @@ export async function readTemplate(root: string, id: string): Promise<Template |
       id,
       dir,
       record,
+      lastUse: (await stat(join(dir, RECORD))).mtimeMs,
       files: { memory: at(memory), state: at(state), scratch: at(scratch), overlay: at(overlay) },
     };
   } catch (error) {
     return errorMessage(error);
+  }
+}
+
+/** Notes that it is used now, in a way that outlives the daemon. Nothing when it is gone. */
+export async function touchTemplate(root: string, id: string, now: number): Promise<void> {
+  try {
+    await utimes(join(root, id, RECORD), now / 1000, now / 1000);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
   }
 }
 

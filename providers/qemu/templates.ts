@@ -19,7 +19,7 @@ import { machineFiles } from './record.ts';
 import { removeMachine } from './remove.ts';
 import type { Reservations } from './reservations.ts';
 import { buildTemplate } from './template-build.ts';
-import { isTemplateId, listTemplates, readTemplate, type Template } from './template-files.ts';
+import { isTemplateId, listTemplates, readTemplate, type Template, touchTemplate } from './template-files.ts';
 import { diskBlocks, fileBlocks } from './usage.ts';
 
 /** Raised when templates of the former kind cannot be used any more. */
@@ -54,7 +54,6 @@ export class Templates implements Cloning, AsyncDisposable {
   readonly #options: TemplatesOptions;
   readonly #closing = new AbortController();
   readonly #builds = new Map<string, { readonly done: Promise<TemplateInfo>; readonly info: TemplateInfo }>();
-  readonly #lastUse = new Map<string, number>();
   readonly #failures = new Map<string, number>();
 
   constructor(options: TemplatesOptions) {
@@ -84,7 +83,6 @@ export class Templates implements Cloning, AsyncDisposable {
     const found = await readTemplate(root, id);
     if (found === undefined) throw new NoTemplate(`there is no template for machines of ${words(wanted)} yet`);
     if (typeof found !== 'string' && sameCounter(found.record.tscKhz, ground.tscKhz)) {
-      this.#lastUse.set(id, this.#options.clock.now());
       return found;
     }
     const why =
@@ -98,6 +96,11 @@ export class Templates implements Cloning, AsyncDisposable {
   async used(id: string, ok: boolean): Promise<void> {
     const failures = ok ? 0 : (this.#failures.get(id) ?? 0) + 1;
     this.#failures.set(id, failures);
+    if (ok) {
+      await this.#inUse(id).catch((error: unknown) =>
+        this.#options.log.warn('old templates cannot be removed', { reason: errorMessage(error) }),
+      );
+    }
     if (failures < MAX_FAILURES) return;
     this.#options.log.error('clones of a template do not start; it is removed', { template: id, failures });
     await this.#delete(id);
@@ -163,7 +166,6 @@ export class Templates implements Cloning, AsyncDisposable {
     if (typeof template !== 'object') throw new InfraletError('INTERNAL', `the new template is gone: ${template}`);
     const info = await this.#info(template);
     log.info('template ready', { template: id, buildMs: clock.now() - since, memoryBytes: info.memoryBytes });
-    this.#lastUse.set(id, clock.now());
     this.#failures.delete(id);
     await this.#prune(id, template.record.inputs).catch((error: unknown) =>
       log.warn('old templates cannot be removed', { reason: errorMessage(error) }),
@@ -174,18 +176,35 @@ export class Templates implements Cloning, AsyncDisposable {
   /** Removes what is made of anything else than `newest`, and the least used beyond the limit. */
   async #prune(newest: string, current: string): Promise<void> {
     const { root, config, log } = this.#options;
-    const kept: { readonly id: string; readonly lastUse: number }[] = [];
+    const kept: Template[] = [];
     for (const id of await listTemplates(root)) {
       if (id === newest || this.#builds.has(id)) continue;
       const template = await readTemplate(root, id);
       if (typeof template === 'object' && template.record.inputs === current) {
-        kept.push({ id, lastUse: this.#lastUse.get(id) ?? template.record.builtAt });
+        kept.push(template);
       } else await this.#delete(id);
     }
     const surplus = kept.toSorted((a, b) => b.lastUse - a.lastUse).slice(config.templates - 1);
     for (const { id } of surplus) {
       log.info('a template that was not used for long is removed', { template: id });
       await this.#delete(id);
+    }
+  }
+
+  /** Notes the use, and removes what is made of other programs than this one, or was not used for long. */
+  async #inUse(id: string): Promise<void> {
+    const { root, config, clock, log } = this.#options;
+    await touchTemplate(root, id, clock.now());
+    const used = await readTemplate(root, id);
+    if (typeof used !== 'object') return;
+    for (const other of await listTemplates(root)) {
+      if (other === id || this.#builds.has(other)) continue;
+      const template = await readTemplate(root, other);
+      if (typeof template !== 'object') continue;
+      const stale = template.record.inputs !== used.record.inputs;
+      if (!stale && clock.now() - template.lastUse < config.templateIdle) continue;
+      log.info('a template that is out of use is removed', { template: other, stale });
+      await this.#delete(other);
     }
   }
 
@@ -204,7 +223,6 @@ export class Templates implements Cloning, AsyncDisposable {
   /** Running clones keep the files open; the space comes back with the last of them. */
   async #delete(id: string): Promise<void> {
     this.#failures.delete(id);
-    this.#lastUse.delete(id);
     await rm(join(this.#options.root, id), { recursive: true, force: true });
   }
 }
