@@ -21,6 +21,7 @@ import { type DescribeDeps, describeSandbox, listSandboxes } from './sandbox/des
 import type { NodeFacts } from './sandbox/guest-config.ts';
 import { Launcher } from './sandbox/launcher.ts';
 import { SandboxManager } from './sandbox/manager.ts';
+import { Pool, type PoolView } from './sandbox/pool.ts';
 import { Reconciler } from './sandbox/reconciler.ts';
 import type { SandboxService } from './sandbox/service.ts';
 import { Sessions } from './sandbox/session.ts';
@@ -51,6 +52,7 @@ export interface NodeRuntime extends AsyncDisposable {
   readonly containers: ContainerService;
   /** All sandboxes, also those still being made, JSON-able. */
   readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
+  readonly pools: () => readonly PoolView[];
   /** All that is known about a sandbox (id or unique prefix), JSON-able. */
   readonly describe: (id: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
 }
@@ -119,7 +121,8 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
       log,
     },
   });
-  const sandboxes = new SandboxManager({ config, dialer, store: sandboxStore, reconciler, clock, log });
+  const pool = new Pool({ config, provider, dialer, store: sandboxStore, sessions, reconciler, clock, log });
+  const sandboxes = new SandboxManager({ config, dialer, store: sandboxStore, reconciler, pool, clock, log });
   const containers = new ContainerManager({
     store: containerStore,
     sandboxes: sandboxStore,
@@ -139,11 +142,13 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   stack.use(reconciler);
   stack.use(sweeper);
   stack.use(sandboxes);
+  stack.use(pool);
   if (templates) {
     stack.use(templates);
     templates.want(machineShape(null, null, config.machine));
   }
   sandboxes.recover();
+  pool.start();
   sweeper.start();
   const known: DescribeDeps = {
     store: sandboxStore,
@@ -155,6 +160,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   return {
     sandboxes,
     containers,
+    pools: () => pool.view(),
     list: (signal) => listSandboxes(known, signal),
     describe: (id, signal) => describeSandbox(known, id, signal),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

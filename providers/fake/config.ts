@@ -5,10 +5,11 @@ import { duration, FAULT_KINDS, parseSection } from '../../src/cloud/contract.ts
 const schema = z.strictObject({
   delay: duration('0ms').describe('Time that every call takes, to see what a slow cloud does.'),
   capacity: z.int().min(0).default(1000).describe('Machines that can be had; one more is refused as no-capacity.'),
+  hourlyPrice: z.number().positive().optional().describe('Of a CPU; without it machines have no price.'),
   faults: z
     .array(
       z.strictObject({
-        call: z.enum(['launch', 'describe', 'terminate', 'console', 'prepare']),
+        call: z.enum(['launch', 'describe', 'terminate', 'console', 'prepare', 'resize', 'power']),
         kind: z.enum(FAULT_KINDS),
         times: z.int().min(1).default(1),
       }),

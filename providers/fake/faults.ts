@@ -13,7 +13,7 @@ export class FakeError extends Error {
 }
 
 export interface PlannedFault {
-  readonly call: 'launch' | 'describe' | 'terminate' | 'console' | 'prepare';
+  readonly call: 'launch' | 'describe' | 'terminate' | 'console' | 'prepare' | 'resize' | 'power';
   readonly kind: FaultKind;
   /** How many calls fail this way. @default 1 */
   readonly times?: number;

@@ -15,6 +15,7 @@ import type {
   LaunchRequest,
   LaunchResult,
   MachineShape,
+  Power,
   Provider,
   ProviderContext,
   TemplateInfo,
@@ -24,6 +25,8 @@ import { FakeError, type FaultPlan } from './faults.ts';
 
 interface Machine {
   readonly instance: Instance;
+  /** What it was made with. */
+  readonly most: MachineShape;
   readonly console: string;
   readonly stopped: Promise<string>;
   readonly stop: (reason: string) => void;
@@ -56,6 +59,11 @@ export class FakeProvider implements Provider {
       signal.throwIfAborted();
       this.#templates.delete(id);
     },
+  };
+
+  readonly power: Power = {
+    suspend: async (ids, signal) => await this.#toPower(ids, 'suspended', signal),
+    resume: async (ids, signal) => await this.#toPower(ids, 'running', signal),
   };
 
   constructor(config: FakeConfig, context: ProviderContext, faults: FaultPlan) {
@@ -107,6 +115,22 @@ export class FakeProvider implements Provider {
     return machine ? await abortable(machine.stopped, signal) : 'the machine does not exist';
   }
 
+  async resize(id: InstanceId, shape: MachineShape, signal: AbortSignal): Promise<void> {
+    await this.#call('resize', signal);
+    const machine = this.#machines.get(id);
+    if (!machine) throw new FakeError('terminal', `there is no machine ${id}`);
+    const { cpuMillis, memoryBytes, diskBytes } = machine.most;
+    if (shape.cpuMillis > cpuMillis || shape.memoryBytes > memoryBytes || shape.diskBytes > diskBytes) {
+      throw new FakeError('unsupported', `machine ${id} was made smaller than that`);
+    }
+    this.#machines.set(id, { ...machine, instance: { ...machine.instance, shape: { ...shape } } });
+  }
+
+  hourlyPrice({ cpuMillis }: MachineShape): number | undefined {
+    const { hourlyPrice } = this.#config;
+    return hourlyPrice === undefined ? undefined : (hourlyPrice * cpuMillis) / 1000;
+  }
+
   async doctor(signal: AbortSignal): Promise<readonly Check[]> {
     signal.throwIfAborted();
     return [{ name: 'fake', ok: true, detail: 'machines are records in memory; nothing runs in them' }];
@@ -123,6 +147,15 @@ export class FakeProvider implements Provider {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const machine of this.#machines.values()) machine.stop('the provider was closed');
     this.#machines.clear();
+  }
+
+  async #toPower(ids: readonly InstanceId[], state: 'running' | 'suspended', signal: AbortSignal): Promise<void> {
+    await this.#call('power', signal);
+    for (const id of ids) {
+      const machine = this.#machines.get(id);
+      if (!machine || machine.instance.state === 'stopped') throw new FakeError('terminal', `machine ${id} has ended`);
+      this.#machines.set(id, { ...machine, instance: { ...machine.instance, state } });
+    }
   }
 
   async #launchOne(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
@@ -154,7 +187,7 @@ export class FakeProvider implements Provider {
       start: request.start ?? 'boot',
     };
     const console = `fake machine ${id} has started\n`;
-    this.#machines.set(id, { instance, console, stopped: promise, stop: resolve });
+    this.#machines.set(id, { instance, most: instance.shape, console, stopped: promise, stop: resolve });
     return instance;
   }
 

@@ -89,6 +89,14 @@ export async function makeCgroup(name: string, limits: CgroupLimits): Promise<re
   return dirs;
 }
 
+/** Another share of the CPU for what runs in the cgroup. */
+export async function setCpu(name: string, limits: Pick<CgroupLimits, 'shareMillis' | 'quotaMillis'>): Promise<void> {
+  const version = await cgroupVersion();
+  for (const [controller, file, value] of limitFiles(version, { ...limits, memoryBytes: 0, maxThreads: 0 })) {
+    if (file.startsWith('cpu.')) await writeFile(join(MOUNT, controller, name, file), value);
+  }
+}
+
 /** False when the parent was removed with another machine in between. */
 async function makeDirs(version: CgroupVersion, name: string, dirs: readonly string[]): Promise<boolean> {
   try {

@@ -14,12 +14,14 @@ import type {
   Instance,
   LaunchRequest,
   LaunchResult,
+  MachineShape,
   MachineUsage,
   Provider,
   ProviderContext,
 } from '../../src/cloud/contract.ts';
 import { probeKvm, qemuVersion } from './accelerator.ts';
 import { kernelCommandLine, type Start } from './arguments.ts';
+import { setCpu } from './cgroup.ts';
 import type { QemuConfig } from './config.ts';
 import { consoleText, ringSize, savedConsole } from './console.ts';
 import { doctor } from './doctor.ts';
@@ -162,6 +164,25 @@ export class QemuProvider implements Provider {
       memoryBytes: alive ? await proportionalMemory(identity.pid) : 0,
       diskBytes: await diskBlocks(this.#files(id).dir),
     };
+  }
+
+  /** The CPU is the host's and can be given out anew; memory that the guest has seen stays with it. */
+  async resize(id: InstanceId, shape: MachineShape, signal: AbortSignal): Promise<void> {
+    using _ = await this.#locks.acquire(id, signal);
+    const files = this.#files(id);
+    const read = isMachineId(id) ? await readRecord(files) : { kind: 'none' as const };
+    if (read.kind === 'broken') throw brokenRecord(id, read.problem);
+    if (read.kind === 'none' || (await this.#state(id, read.record)).state !== 'running') {
+      throw new InfraletError('NOT_FOUND', `the machine ${id} cannot be resized: it does not run`);
+    }
+    const { record } = read;
+    const most = record.most ?? record.shape;
+    if (shape.cpuMillis > most.cpuMillis || shape.memoryBytes > most.memoryBytes || shape.diskBytes > most.diskBytes) {
+      throw new InfraletError('FAILED_PRECONDITION', `the machine ${id} was made smaller than it is asked to be now`);
+    }
+    const { cpuMillis } = shape;
+    await setCpu(record.cgroup, { shareMillis: cpuMillis, quotaMillis: cpuMillis + this.#config.cpuOverheadMillis });
+    await writeRecord(files, { ...record, shape: { ...shape }, most });
   }
 
   async doctor(signal: AbortSignal): Promise<readonly Check[]> {

@@ -16,6 +16,8 @@ const recordSchema = z.object({
   token: z.string().min(1).max(64),
   tags: z.record(z.string(), z.string()),
   shape: z.object({ cpuMillis: z.number(), memoryBytes: z.number(), diskBytes: z.number() }),
+  /** What it was made with; absent while that is its shape. */
+  most: z.object({ cpuMillis: z.number(), memoryBytes: z.number(), diskBytes: z.number() }).optional(),
   /** Milliseconds since the epoch. */
   launchedAt: z.number(),
   accel: z.enum(['kvm', 'tcg']),

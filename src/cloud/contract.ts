@@ -49,9 +49,12 @@ export const TAGS = {
   podUid: 'infralet.dev/pod-uid',
   attempt: 'infralet.dev/attempt',
   token: 'infralet.dev/token',
+  /** Of a machine that was made before its pod was known: the pool it waited in. Its pod's tags are empty. */
+  pool: 'infralet.dev/pool',
 } as const;
 
-export const INSTANCE_STATES = ['pending', 'running', 'stopping', 'stopped', 'terminated'] as const;
+/** `suspended`: only where there is `Provider.power`, and goes on when resumed. `stopped`: it has ended. */
+export const INSTANCE_STATES = ['pending', 'running', 'suspended', 'stopping', 'stopped', 'terminated'] as const;
 export type InstanceState = (typeof INSTANCE_STATES)[number];
 
 /** Where the machine's pod NIC can be reached from the node. */
@@ -173,6 +176,14 @@ export interface Cloning {
   remove(id: string, signal: AbortSignal): Promise<void>;
 }
 
+/** Machines that wait without running: hibernated or suspended, memory and all, for a small part of the price. */
+export interface Power {
+  /** To state `suspended`. Succeeds on what is suspended already; fails with a `terminal` fault on what is gone. */
+  suspend(ids: readonly InstanceId[], signal: AbortSignal): Promise<void>;
+  /** Back to `running`, where it was; its address may be another. Succeeds on what runs. Faults as with `suspend`. */
+  resume(ids: readonly InstanceId[], signal: AbortSignal): Promise<void>;
+}
+
 export interface Provider extends AsyncDisposable {
   readonly name: string;
   /** Makes machines. One result per request, in any order; a failed one does not fail the others. */
@@ -188,6 +199,14 @@ export interface Provider extends AsyncDisposable {
   readonly exits?: (id: InstanceId, signal: AbortSignal) => Promise<string>;
   readonly usage?: (id: InstanceId, signal: AbortSignal) => Promise<MachineUsage>;
   readonly clone?: Cloning;
+  readonly power?: Power;
+  /**
+   * Gives a running machine as much as `shape` says, no more than it was made with. What cannot be changed while it runs
+   * stays; the CPU, where it is shared, can. Safe to repeat.
+   */
+  readonly resize?: (id: InstanceId, shape: MachineShape, signal: AbortSignal) => Promise<void>;
+  /** What a running machine of this shape costs per hour, in a currency that all shapes share; undefined: unknown. */
+  readonly hourlyPrice?: (shape: MachineShape) => number | undefined;
   /** What this host or account can do, and what is missing. Does not change anything outside its own cache. */
   doctor(signal: AbortSignal): Promise<readonly Check[]>;
 }

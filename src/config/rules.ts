@@ -37,5 +37,26 @@ const RULES: readonly Rule[] = [
 ];
 
 export function violations(config: Config): readonly Violation[] {
-  return RULES.filter(([, holds]) => !holds(config)).map(([path, , message]) => ({ path: path.split('.'), message }));
+  const settings = RULES.filter(([, holds]) => !holds(config)).map(([path, , message]) => ({
+    path: path.split('.'),
+    message,
+  }));
+  return [...settings, ...Object.keys(config.pools).flatMap((name) => poolViolations(name, config))];
+}
+
+function poolViolations(name: string, { pools, machine, runtimeHandlers }: Config): readonly Violation[] {
+  const pool = pools[name];
+  if (!pool) return [];
+  const found: Violation[] = [];
+  const wrong = (key: string, message: string): unknown => found.push({ path: ['pools', name, key], message });
+  const memory = Math.max((pool.memory ?? machine.defaultMemory) + machine.overheadMemory, machine.minMemory);
+  const unknown = pool.runtimeHandlers?.find((handler) => !runtimeHandlers.includes(handler));
+  if (unknown !== undefined) wrong('runtimeHandlers', `${JSON.stringify(unknown)} is not one of runtimeHandlers`);
+  if (memory > machine.maxMemory) wrong('memory', 'plus machine.overheadMemory is more than machine.maxMemory');
+  if ((pool.cpuMillis ?? 0) > machine.maxCpuMillis) wrong('cpuMillis', 'is more than machine.maxCpuMillis');
+  if (typeof pool.size === 'number') {
+    const most = Math.floor(pool.maxMemory / memory);
+    if (pool.size > most) wrong('size', `needs more memory than maxMemory allows: ${most} machines`);
+  } else if (pool.size.min > pool.size.max) wrong('size', 'min is more than max');
+  return found;
 }

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { LOG_LEVELS } from '../telemetry/log.ts';
+import { pools } from './pools.ts';
 import { bytes, duration } from './units.ts';
 
 const server = z.strictObject({
@@ -115,6 +116,9 @@ const reconciler = z.strictObject({
     'A sandbox whose RunPodSandbox caller is gone is kept this long for the next try, then removed.',
   ),
   sweep: duration('60s').describe('Between two comparisons of what exists with what is wanted.'),
+  poolCheck: duration('5s').describe(
+    'Between two looks at how large pools should be; what was taken out of one is replaced at once.',
+  ),
 });
 
 const policy = z.strictObject({
@@ -150,6 +154,7 @@ export const configSchema = z.strictObject({
   network: network.prefault({}).describe('Pod networking by CNI on the node.'),
   pki: pki.prefault({}).describe("The node's own certificate authority for agents."),
   isolation: isolation.prefault({}).describe('What machines of different pods have in common.'),
+  pools: pools.describe('Machines kept ready for pods to come, by a name for each kind. Default: none.'),
   reconciler: reconciler.prefault({}).describe('Retries, limits and sweeps of the control loop.'),
   policy: policy.prefault({}).describe('What pods may ask for.'),
   log: log.prefault({}).describe('What the daemon writes to standard error.'),

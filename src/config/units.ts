@@ -26,22 +26,33 @@ export function parseBytes(text: string): number | undefined {
   return match ? Math.round(Number(match[1]) * BYTES[match[2] as keyof typeof BYTES]) : undefined;
 }
 
-function quantity(parse: (text: string) => number | undefined, example: string, pattern: string, fallback: string) {
-  return z
-    .union([z.string().meta({ pattern, examples: [JSON.parse(example)] }), z.number()])
-    .default(fallback)
-    .transform((value, context) => {
-      const parsed = parse(String(value));
-      if (parsed !== undefined) return parsed;
-      context.addIssue({
-        code: 'custom',
-        message: `${JSON.stringify(value)} has no unit I know; write it like ${example}`,
-      });
-      return z.NEVER;
-    });
+type Parse = (text: string) => number | undefined;
+
+function written(example: string, pattern: string) {
+  return z.union([z.string().meta({ pattern, examples: [JSON.parse(example)] }), z.number()]);
 }
+
+function compiled(parse: Parse, example: string) {
+  return (value: string | number, context: z.RefinementCtx): number => {
+    const parsed = parse(String(value));
+    if (parsed !== undefined) return parsed;
+    context.addIssue({
+      code: 'custom',
+      message: `${JSON.stringify(value)} has no unit I know; write it like ${example}`,
+    });
+    return z.NEVER;
+  };
+}
+
+function quantity(parse: Parse, example: string, pattern: string, fallback: string) {
+  return written(example, pattern).default(fallback).transform(compiled(parse, example));
+}
+
+const BYTES_PATTERN = '^[0-9]+(\\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$';
 
 export const duration = (fallback: string) =>
   quantity(parseDuration, '"60s"', '^[0-9]+(\\.[0-9]+)?(ms|s|m|h)$', fallback);
-export const bytes = (fallback: string) =>
-  quantity(parseBytes, '"512Mi"', '^[0-9]+(\\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$', fallback);
+export const bytes = (fallback: string) => quantity(parseBytes, '"512Mi"', BYTES_PATTERN, fallback);
+/** For settings whose default is another setting. */
+export const optionalBytes = () =>
+  written('"512Mi"', BYTES_PATTERN).transform(compiled(parseBytes, '"512Mi"')).optional();

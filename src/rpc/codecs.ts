@@ -10,9 +10,15 @@ export interface Codec<T> {
   decode(bytes: Uint8Array): T;
 }
 
-export function sandboxCodec(cri: CriPackage): Codec<PodSandboxConfig__Output> {
+export interface SandboxCodec extends Codec<PodSandboxConfig__Output> {
+  /** The configuration of a sandbox that has no pod yet. */
+  readonly blank: PodSandboxConfig__Output;
+}
+
+export function sandboxCodec(cri: CriPackage): SandboxCodec {
   const { RunPodSandbox } = cri.RuntimeService.service;
   return {
+    blank: present(RunPodSandbox.requestDeserialize(RunPodSandbox.requestSerialize({ config: {} })).config),
     encode: (config) => RunPodSandbox.requestSerialize({ config }),
     decode: (bytes) => present(RunPodSandbox.requestDeserialize(Buffer.from(bytes)).config),
   };

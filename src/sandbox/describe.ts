@@ -36,11 +36,12 @@ export interface DescribeDeps {
 
 type Description = Readonly<Record<string, unknown>>;
 
-/** All sandboxes, the newest first, JSON-able. */
+/** All sandboxes of pods, the newest first, JSON-able. */
 export async function listSandboxes(deps: DescribeDeps, signal: AbortSignal): Promise<readonly Description[]> {
   const records = deps.store
     .all()
     .map(({ record }) => record)
+    .filter(({ pool }) => pool === '')
     .toSorted((a, b) => b.createdAt - a.createdAt);
   // Before anything is waited for: a sandbox may be gone afterwards.
   const known = records.map((record) => {

@@ -1,16 +1,17 @@
 /** The SandboxService: turns CRI wishes into records and waits for the reconciler to make them true. */
 import { InfraletError } from '../base/errors.ts';
-import { newSandboxId, type SandboxId } from '../base/ids.ts';
+import type { SandboxId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
 import type { Config } from '../config/schema.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { ChannelDialer } from '../guest/channel.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { newRecord, podFacts } from './new-record.ts';
+import type { Pool } from './pool.ts';
 import type { Reconciler } from './reconciler.ts';
 import { podIps, type SandboxRecord } from './record.ts';
 import type { SandboxService, SandboxView } from './service.ts';
 import { machineShape } from './sizing.ts';
-import { launchToken } from './steps.ts';
 import type { SandboxEntry, SandboxStore } from './store.ts';
 
 export interface ManagerDeps {
@@ -18,6 +19,7 @@ export interface ManagerDeps {
   readonly dialer: ChannelDialer;
   readonly store: SandboxStore;
   readonly reconciler: Reconciler;
+  readonly pool: Pick<Pool, 'claim'>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -37,6 +39,15 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 
   async run(config: PodSandboxConfig__Output, runtimeHandler: string, signal: AbortSignal): Promise<SandboxId> {
+    return await this.#run(config, runtimeHandler, true, signal);
+  }
+
+  async #run(
+    config: PodSandboxConfig__Output,
+    runtimeHandler: string,
+    poolToo: boolean,
+    signal: AbortSignal,
+  ): Promise<SandboxId> {
     const { metadata } = config;
     if (!metadata) throw new InfraletError('INVALID_ARGUMENT', 'config.metadata: must be given');
     const known = this.#deps.store.byAttempt(metadata.uid, metadata.attempt)?.record;
@@ -51,13 +62,24 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
       }
       await this.#gone(known.id, signal);
       // Looks again: another caller that waited for the same may have begun the next one.
-      return await this.run(config, runtimeHandler, signal);
+      return await this.#run(config, runtimeHandler, poolToo, signal);
     }
-    return await this.#waitReady(known?.id ?? this.#create(config, runtimeHandler), signal);
+    const id = known?.id ?? this.#create(config, runtimeHandler, poolToo);
+    try {
+      return await this.#waitReady(id, signal);
+    } catch (error) {
+      // A machine that has waited for long may have died, unseen until it was needed: the pod gets one of its own.
+      const record = this.#deps.store.get(id)?.record;
+      if (record?.state !== 'failed' || !('claimed' in record.timeline) || signal.aborted) throw error;
+      this.#deps.log.warn('a machine from a pool has failed its pod; another one is made', {
+        ...{ sandboxId: id, reason: record.reason },
+      });
+      return await this.#run(config, runtimeHandler, false, signal);
+    }
   }
 
-  #create(config: PodSandboxConfig__Output, runtimeHandler: string): SandboxId {
-    const { config: settings, store, clock, reconciler, dialer } = this.#deps;
+  #create(config: PodSandboxConfig__Output, runtimeHandler: string, poolToo: boolean): SandboxId {
+    const { config: settings, store, clock, reconciler, dialer, pool } = this.#deps;
     const { metadata } = config;
     if (!metadata) throw new InfraletError('INVALID_ARGUMENT', 'config.metadata: must be given');
     if (
@@ -70,32 +92,13 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
         { hint: 'run it without hostNetwork, or set network.hostNetwork to "machine"' },
       );
     }
-    const id = newSandboxId();
-    const now = clock.now();
-    const record: SandboxRecord = {
-      id,
-      podUid: metadata.uid,
-      podName: metadata.name,
-      podNamespace: metadata.namespace,
-      attempt: metadata.attempt,
-      runtimeHandler,
-      createdAt: now,
-      state: 'planned',
-      wanted: 'ready',
-      listed: false,
-      reason: '',
-      lastError: '',
-      launchToken: launchToken(settings.cluster, id),
-      enrolToken: dialer.newToken(),
-      shape: machineShape(config.linux?.resources ?? null, config.linux?.overhead ?? null, settings.machine),
-      machine: 'none',
-      enrolled: false,
-      network: 'none',
-      joined: false,
-      guestSandboxId: '',
-      guestStopped: false,
-      timeline: { asked: now },
-    };
+    const facts = podFacts(metadata, runtimeHandler, clock.now());
+    const shape = machineShape(config.linux?.resources ?? null, config.linux?.overhead ?? null, settings.machine);
+    const claimed = poolToo ? pool.claim({ facts, shape }, config) : undefined;
+    if (claimed !== undefined) return claimed;
+    const machine = { cluster: settings.cluster, pool: '', enrolToken: dialer.newToken(), shape };
+    const record = newRecord(facts, machine);
+    const { id } = record;
     store.add(record, config);
     reconciler.trigger(id);
     return id;
@@ -160,7 +163,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 
   async stop(id: string, signal: AbortSignal): Promise<void> {
-    const record = this.#find(id)?.record;
+    const record = this.#findPod(id)?.record;
     if (!record) return;
     if (record.wanted === 'ready') this.#want(record.id, 'stopped');
     else this.#deps.reconciler.trigger(record.id);
@@ -168,7 +171,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 
   async remove(id: string, signal: AbortSignal): Promise<void> {
-    const record = this.#find(id)?.record;
+    const record = this.#findPod(id)?.record;
     if (!record) return;
     if (record.wanted !== 'removed') this.#want(record.id, 'removed');
     else this.#deps.reconciler.trigger(record.id);
@@ -180,7 +183,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 
   get(id: string): SandboxView {
-    const entry = this.#find(id);
+    const entry = this.#findPod(id);
     if (!entry?.record.listed) throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
     return this.#view(entry);
   }
@@ -194,11 +197,16 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     return this.#list.views;
   }
 
-  /** By id or by a prefix that only one sandbox has. */
-  #find(id: string): SandboxEntry | undefined {
-    const exact = this.#deps.store.find(id);
-    if (exact || id === '') return exact;
-    const matches = this.#deps.store.all().filter(({ record }) => record.id.startsWith(id));
+  /** A pod's, by id or by a prefix that only one has: to those who run pods there are no machines in pools. */
+  #findPod(id: string): SandboxEntry | undefined {
+    return this.#find(id, ({ pool }) => pool === '');
+  }
+
+  #find(id: string, may: (record: SandboxRecord) => boolean): SandboxEntry | undefined {
+    const { store } = this.#deps;
+    const exact = store.find(id);
+    if (exact || id === '') return exact && may(exact.record) ? exact : undefined;
+    const matches = store.all().filter(({ record }) => record.id.startsWith(id) && may(record));
     if (matches.length > 1) throw new InfraletError('INVALID_ARGUMENT', `more than one sandbox id begins with ${id}`);
     return matches[0];
   }
@@ -221,9 +229,9 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     return view;
   }
 
-  /** Also of sandboxes that are still being made and so are not listed. */
+  /** Also of sandboxes that are still being made and so are not listed, and of machines in pools. */
   describe(id: string): Readonly<Record<string, unknown>> {
-    const entry = this.#find(id);
+    const entry = this.#find(id, () => true);
     if (!entry) throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
     return sandboxInfo(entry.record);
   }
@@ -232,7 +240,8 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   recover(): void {
     for (const { record } of this.#deps.store.all()) {
       this.#deps.reconciler.trigger(record.id);
-      if (!record.listed && record.wanted === 'ready') this.#later(this.#removeUnlessAsked(record.id));
+      if (record.pool === '' && !record.listed && record.wanted === 'ready')
+        this.#later(this.#removeUnlessAsked(record.id));
     }
   }
 
@@ -258,6 +267,7 @@ function sandboxInfo(record: SandboxRecord): Readonly<Record<string, unknown>> {
   return {
     id: record.id,
     state: record.state,
+    pool: record.pool,
     ready: isReady(record),
     listed: record.listed,
     wanted: record.wanted,

@@ -1,6 +1,6 @@
 /**
- * The planner: from what is wanted and what is known to the steps that can be taken now. Pure; the reconciler runs the
- * steps of one plan side by side and plans again. An empty plan means that nothing is left to do.
+ * The planner: from what is wanted and what is known to the steps that can be taken now. Pure; the reconciler runs steps
+ * side by side and plans again whenever one has ended. An empty plan means that nothing is left to do.
  */
 import type { SandboxRecord } from './record.ts';
 
@@ -10,6 +10,7 @@ export interface Steps {
   'network.join': Record<never, never>;
   'network.remove': Record<never, never>;
   'machine.launch': Record<never, never>;
+  'machine.resize': Record<never, never>;
   'machine.terminate': Record<never, never>;
   'agent.connect': Record<never, never>;
   'guest.run': Record<never, never>;
@@ -38,13 +39,18 @@ export function isBuilding(record: SandboxRecord): boolean {
 function build(record: SandboxRecord, { connected }: Observed): readonly StepKind[] {
   const steps: StepKind[] = [];
   const launched = record.machine === 'launched';
+  // A machine in a pool gets its network with its pod.
+  const network = record.pool === '';
+  const added = network && record.network === 'added';
   // Network and machine do not need each other until they are joined, and each takes a while.
-  if (record.network !== 'added') steps.push('network.add');
+  if (network && !added) steps.push('network.add');
   if (!launched) steps.push('machine.launch');
-  if (launched && record.network === 'added' && !record.joined) steps.push('network.join');
+  if (launched && record.resize) steps.push('machine.resize');
+  if (launched && added && !record.joined) steps.push('network.join');
   if (launched && !connected) steps.push('agent.connect');
-  if (connected && record.joined && record.guestSandboxId === '') steps.push('guest.run');
-  if (connected && record.guestSandboxId !== '' && record.state !== 'ready') steps.push('ready');
+  if (connected && added && record.guestSandboxId === '') steps.push('guest.run');
+  const complete = record.joined && record.guestSandboxId !== '' && !record.resize;
+  if (connected && complete && record.state !== 'ready') steps.push('ready');
   return steps;
 }
 

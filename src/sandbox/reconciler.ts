@@ -71,29 +71,52 @@ export class Reconciler implements AsyncDisposable {
   }
 
   async #reconcile(id: SandboxId, signal: AbortSignal): Promise<NextRun> {
-    for (;;) {
-      const entry = this.#deps.store.get(id);
-      if (!entry) {
-        this.#failures.delete(id);
-        return undefined;
-      }
-      const steps = plan(entry.record, { connected: this.#deps.sessions.get(id) !== undefined });
-      if (steps.length === 0) {
-        this.#failures.delete(id);
-        return undefined;
-      }
-      const group = new AbortController();
-      // Tearing down serves every wish that can follow; only building is given up.
-      if (isBuilding(entry.record)) this.#inProgress.set(id, group);
-      const together = AbortSignal.any([signal, group.signal]);
-      const results = await Promise.allSettled(steps.map((step) => this.#step(step, id, together, group)));
-      this.#inProgress.delete(id);
-      signal.throwIfAborted();
-      // Interrupted because the wish has changed: plan for the new one at once. Any other failure backs off.
-      if (group.signal.reason === INTERRUPTED) continue;
-      const failure = results.find((result) => result.status === 'rejected');
-      if (failure) throw failure.reason;
+    while (this.#deps.store.get(id) !== undefined) {
+      if (!(await this.#round(id, signal))) break;
     }
+    this.#failures.delete(id);
+    return undefined;
+  }
+
+  /** Takes steps, side by side and each as soon as it can be taken, while they serve one wish; false: none was to be taken. */
+  async #round(id: SandboxId, signal: AbortSignal): Promise<boolean> {
+    const group = new AbortController();
+    const together = AbortSignal.any([signal, group.signal]);
+    const running = new Map<StepKind, Promise<void>>();
+    const begun = this.#building(id);
+    // Tearing down serves every wish that can follow; only building is given up.
+    if (begun) this.#inProgress.set(id, group);
+    // Nothing that starts now is for a sandbox on its way down.
+    else this.#deps.gate.leave(id);
+    let taken = false;
+    for (;;) {
+      const fresh = together.aborted || this.#building(id) !== begun ? [] : this.#plan(id);
+      for (const step of fresh.filter((each) => !running.has(each))) {
+        taken = true;
+        running.set(
+          step,
+          this.#step(step, id, together, group).finally(() => running.delete(step)),
+        );
+      }
+      if (running.size === 0) break;
+      // How a step has failed is the group's reason.
+      await Promise.race(running.values()).catch(() => undefined);
+    }
+    this.#inProgress.delete(id);
+    signal.throwIfAborted();
+    // Interrupted because the wish has changed: plan for the new one at once. Any other failure backs off.
+    if (group.signal.aborted && group.signal.reason !== INTERRUPTED) throw group.signal.reason;
+    return taken || group.signal.aborted || this.#building(id) !== begun;
+  }
+
+  #building(id: SandboxId): boolean {
+    const record = this.#deps.store.get(id)?.record;
+    return record !== undefined && isBuilding(record);
+  }
+
+  #plan(id: SandboxId): readonly StepKind[] {
+    const record = this.#deps.store.get(id)?.record;
+    return record ? plan(record, { connected: this.#deps.sessions.get(id) !== undefined }) : [];
   }
 
   async #step(step: StepKind, id: SandboxId, signal: AbortSignal, group: AbortController): Promise<void> {

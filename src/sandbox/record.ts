@@ -4,6 +4,9 @@
  *   planned ──▶ requested ──▶ running ──▶ connected ──▶ ready ──▶ stopping ──▶ stopped
  *      └────────────┴─────────────┴────────────┴───────────┴──▶ failed (with a reason)
  *
+ * A machine that waits in a pool has a record too: it goes as far as `connected` and stays there, without a pod, until it is
+ * claimed (one durable write makes it the pod's) or taken down. No list shows it before.
+ *
  * `stopped` and `failed` sandboxes own no machine once their teardown is through; removal deletes the record.
  */
 import { z } from 'zod';
@@ -35,6 +38,8 @@ const timeline = z.record(z.string(), z.number());
 
 const schema = z.object({
   id: z.string().transform(parseSandboxId),
+  /** The pool in which its machine waits for a pod; empty as soon as there is one. Records of old have none. */
+  pool: z.string().default(''),
   podUid: z.string(),
   podName: z.string(),
   podNamespace: z.string(),
@@ -53,6 +58,8 @@ const schema = z.object({
   /** Enrolment token of the machine; empty once it was used. */
   enrolToken: z.string(),
   shape: z.object({ cpuMillis: z.number(), memoryBytes: z.number(), diskBytes: z.number() }),
+  /** The machine was made for another size than the pod's, and has not been told yet. */
+  resize: z.boolean().default(false),
   instanceId: z.string().transform(parseInstanceId).optional(),
   machine: z.enum(['none', 'launching', 'launched', 'gone']),
   enrolled: z.boolean(),

@@ -4,7 +4,7 @@
  * makes a new one.
  */
 import type { Duplex } from 'node:stream';
-import { errorMessage } from '../base/errors.ts';
+import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
 import type { AgentChannel, GuestEvent } from '../guest/channel.ts';
@@ -48,6 +48,11 @@ export class Sessions implements AsyncDisposable {
     return this.#open.get(id)?.channel;
   }
 
+  /** Fires, with the reason, when the session that is open now ends; undefined when there is none. */
+  ended(id: SandboxId): AbortSignal | undefined {
+    return this.#open.get(id)?.stop.signal;
+  }
+
   /** Takes over a channel; the one before it, if any, is ended. */
   async start(id: SandboxId, channel: AgentChannel): Promise<void> {
     await this.end(id, 'replaced by a new channel');
@@ -65,7 +70,7 @@ export class Sessions implements AsyncDisposable {
         .then(() => 'the image listener ended', errorMessage),
       this.#watchdog(id, stop.signal),
     ]);
-    stop.abort();
+    stop.abort(lost(id, reason));
     if (this.#open.get(id)?.channel === channel) this.#open.delete(id);
     await channel[Symbol.asyncDispose]();
     this.#hooks.onEnd(id, reason);
@@ -106,11 +111,15 @@ export class Sessions implements AsyncDisposable {
     if (!session) return;
     this.#open.delete(id);
     this.#log.debug('session ends', { sandboxId: id, reason });
-    session.stop.abort();
+    session.stop.abort(lost(id, reason));
     await session.loops;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#open.keys()].map((id) => this.end(id, 'the daemon stops')));
   }
+}
+
+function lost(id: SandboxId, reason: string): InfraletError {
+  return new InfraletError('UNAVAILABLE', `the channel to the machine of sandbox ${id} was lost: ${reason}`);
 }

@@ -19,9 +19,24 @@ export function machineShape(
   overhead: LinuxContainerResources__Output | null,
   config: Config['machine'],
 ): MachineShape {
-  const cpu = (cpuMillis(resources) ?? config.defaultCpuMillis) + (cpuMillis(overhead) ?? 0);
-  const memory = positive(resources?.memoryLimitInBytes) ?? config.defaultMemory;
-  const total = memory + (positive(overhead?.memoryLimitInBytes) ?? 0) + config.overheadMemory;
+  return podShape(
+    {
+      cpuMillis: (cpuMillis(resources) ?? config.defaultCpuMillis) + (cpuMillis(overhead) ?? 0),
+      memoryBytes:
+        (positive(resources?.memoryLimitInBytes) ?? config.defaultMemory) +
+        (positive(overhead?.memoryLimitInBytes) ?? 0),
+    },
+    config,
+  );
+}
+
+/** The same for a pod of which only its limits are known; the configuration's defaults where there is none. */
+export function podShape(
+  limits: { readonly cpuMillis: number | undefined; readonly memoryBytes: number | undefined },
+  config: Config['machine'],
+): MachineShape {
+  const cpu = limits.cpuMillis ?? config.defaultCpuMillis;
+  const total = (limits.memoryBytes ?? config.defaultMemory) + config.overheadMemory;
   refuseAbove('CPU', cpu, config.maxCpuMillis, 'thousandths of a CPU', 'machine.maxCpuMillis');
   refuseAbove('memory', total, config.maxMemory, 'bytes', 'machine.maxMemory');
   return {

@@ -1,40 +1,72 @@
 /**
  * How many machines start at once, from their launch until their pod is ready: more would only slow each other down until
  * the first are as late as the last, and on few processors until none answers in time.
+ *
+ * Machines for a pool start only in places that no pod takes, so that no pod ever waits for one. Pods whose machine is up
+ * already have places of their own: they need too little to stand in line with those who need a whole start.
  */
 import PQueue from 'p-queue';
 import type { SandboxId } from '../base/ids.ts';
 
+export type StartKind = 'pod' | 'claimed' | 'refill';
+
+interface Place {
+  readonly entered: Promise<void>;
+  readonly leave: () => void;
+}
+
 export class StartupGate {
-  readonly #queue: PQueue;
-  readonly #inside = new Map<SandboxId, () => void>();
+  readonly #atOnce: number;
+  readonly #queues: Readonly<Record<StartKind, PQueue>>;
+  readonly #places = new Map<SandboxId, Place>();
 
   constructor(atOnce: number) {
-    this.#queue = new PQueue({ concurrency: atOnce });
+    this.#atOnce = atOnce;
+    const queue = (): PQueue => new PQueue({ concurrency: atOnce });
+    this.#queues = { pod: queue(), claimed: queue(), refill: queue() };
+    // Each change of what pods take changes what they leave over.
+    for (const event of ['add', 'next'] as const) this.#queues.pod.addEventListener(event, () => this.#makeRoom());
   }
 
-  /** Waits for a place, in order of arrival; who is inside already stays there. */
-  async enter(id: SandboxId, signal: AbortSignal): Promise<void> {
-    if (this.#inside.has(id)) return;
+  /** Waits for a place, in order of arrival; who is inside or waits already has one place, however often it asks. */
+  async enter(id: SandboxId, kind: StartKind, signal: AbortSignal): Promise<void> {
+    const known = this.#places.get(id);
+    if (known) return await known.entered;
     const entered = Promise.withResolvers<void>();
-    const place = this.#queue.add(
+    const left = Promise.withResolvers<void>();
+    const place: Place = { entered: entered.promise, leave: left.resolve };
+    this.#places.set(id, place);
+    const turn = this.#queues[kind].add(
       () => {
-        const left = Promise.withResolvers<void>();
-        this.#inside.set(id, left.resolve);
         entered.resolve();
         return left.promise;
       },
       { signal },
     );
     // Rejects only when the signal fires while it still waits.
-    place.catch(entered.reject);
+    turn.catch((error: unknown) => {
+      if (this.#places.get(id) === place) this.#places.delete(id);
+      entered.reject(error);
+      this.#makeRoom();
+    });
     await entered.promise;
   }
 
   /** Gives the place to the next one; nothing happens when there is none to give. */
   leave(id: SandboxId): void {
-    const left = this.#inside.get(id);
-    this.#inside.delete(id);
-    left?.();
+    const place = this.#places.get(id);
+    this.#places.delete(id);
+    place?.leave();
+  }
+
+  #makeRoom(): void {
+    const { pod, refill } = this.#queues;
+    const room = this.#atOnce - pod.pending - pod.size;
+    if (room < 1) {
+      refill.pause();
+      return;
+    }
+    refill.concurrency = room;
+    refill.start();
   }
 }

@@ -1,5 +1,5 @@
 /** The executors: one per step kind, each safe to repeat. They read and write the store; the planner decides. */
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { InfraletError } from '../base/errors.ts';
 import type { InstanceId, SandboxId } from '../base/ids.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
@@ -17,7 +17,7 @@ import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
 import type { SandboxRecord } from './record.ts';
 import type { Sessions } from './session.ts';
-import type { StartupGate } from './startup-gate.ts';
+import type { StartKind, StartupGate } from './startup-gate.ts';
 import type { SandboxEntry, SandboxStore } from './store.ts';
 
 /** What containers have to do when their sandbox ends. */
@@ -57,16 +57,17 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
 
   return {
     'network.add': async ({ record, config }, signal) => {
+      await deps.gate.enter(record.id, startKind(record), signal);
       store.update(record.id, { network: 'adding' });
       const result = await network.add(networkSpec({ record, config }), signal);
-      if (!store.update(record.id, { network: 'added', networkResult: result })) return;
-      store.mark(record.id, 'network', clock.now());
+      store.update(record.id, { network: 'added', networkResult: result }, { network: clock.now() });
     },
 
     'machine.launch': async ({ record }, signal) => {
-      await deps.gate.enter(record.id, signal);
-      store.update(record.id, { machine: 'launching' });
-      store.transition(record.id, ['planned'], 'requested');
+      await deps.gate.enter(record.id, startKind(record), signal);
+      const turn = { turn: clock.now() };
+      const launching = { machine: 'launching' } as const;
+      if (!store.transition(record.id, ['planned'], 'requested', launching, turn)) store.update(record.id, launching);
       const instance = await deps.launcher.launch(
         {
           token: record.launchToken,
@@ -78,9 +79,17 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       );
       // Machines of one shared launch call have tokens that were not known before it.
       const { enrolToken = record.enrolToken } = instance;
-      store.update(record.id, { machine: 'launched', instanceId: instance.id, enrolToken });
-      store.transition(record.id, ['requested'], 'running');
-      store.mark(record.id, 'launch', clock.now());
+      const launched = { machine: 'launched', instanceId: instance.id, enrolToken } as const;
+      const launch = { launch: clock.now() };
+      if (!store.transition(record.id, ['requested'], 'running', launched, launch)) {
+        store.update(record.id, launched, launch);
+      }
+    },
+
+    'machine.resize': async ({ record }, signal) => {
+      if (record.instanceId === undefined) throw new InfraletError('INTERNAL', 'the sandbox has no machine yet');
+      await provider.resize?.(record.instanceId, record.shape, signal);
+      store.update(record.id, { resize: false });
     },
 
     'network.join': async (entry, signal) => {
@@ -92,7 +101,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
         });
       }
       await network.join(networkSpec(entry), record.networkResult, instance.podLink, signal);
-      store.update(record.id, { joined: true });
+      store.update(record.id, { joined: true }, { joined: clock.now() });
     },
 
     'agent.connect': async ({ record }, signal) => {
@@ -102,23 +111,29 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       await adopt(deps, record, channel, signal);
       await sessions.start(record.id, channel);
       untilStarted.move();
+      if (record.pool !== '') deps.gate.leave(record.id);
     },
 
     'guest.run': async ({ record, config }, signal) => {
       const channel = channelOf(deps, record.id);
+      // What is asked of a machine that is lost has no answer to wait for.
+      const ended = sessions.ended(record.id);
+      const limit = ended ? AbortSignal.any([signal, ended]) : signal;
       const { networkResult } = record;
       if (!networkResult) throw new InfraletError('INTERNAL', 'the pod has no network yet');
-      const id = await runInGuest({ channel, config, node: deps.node, network: networkResult, clock }, signal);
-      store.update(record.id, { guestSandboxId: id });
+      const id = await runInGuest({ channel, config, node: deps.node, network: networkResult, clock }, limit);
+      store.update(record.id, { guestSandboxId: id }, { guest: clock.now() });
     },
 
     ready: async ({ record }) => {
       deps.gate.leave(record.id);
-      store.mark(record.id, 'ready', clock.now());
-      store.transition(record.id, ['planned', 'requested', 'running', 'connected'], 'ready', {
-        listed: true,
-        lastError: '',
-      });
+      store.transition(
+        record.id,
+        ['planned', 'requested', 'running', 'connected'],
+        'ready',
+        { listed: true, lastError: '' },
+        { ready: clock.now() },
+      );
     },
 
     'guest.stop': async ({ record }, signal) => {
@@ -142,13 +157,11 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     'machine.terminate': async ({ record }, signal) => {
-      deps.gate.leave(record.id);
       const ids = await instanceIds(provider, deps.config, record, signal);
       await sessions.end(record.id, 'the machine is terminated');
       await provider.terminate(ids, signal);
       deps.containers.lost(record.id, record.reason);
-      store.update(record.id, { machine: 'gone', enrolToken: '' });
-      store.mark(record.id, 'terminated', clock.now());
+      store.update(record.id, { machine: 'gone', enrolToken: '' }, { terminated: clock.now() });
     },
 
     'network.remove': async (entry, signal) => {
@@ -168,9 +181,9 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
   };
 }
 
-/** Deterministic per sandbox, so that a launch repeated after a crash finds its machine. */
-export function launchToken(cluster: string, id: SandboxId): string {
-  return createHash('sha256').update(`${cluster}|${id}|1`).digest('hex').slice(0, 32);
+function startKind({ pool, machine }: SandboxRecord): StartKind {
+  if (pool !== '') return 'refill';
+  return machine === 'launched' ? 'claimed' : 'pod';
 }
 
 function machineTags(config: Config, node: string, record: SandboxRecord): Readonly<Record<string, string>> {
@@ -181,6 +194,7 @@ function machineTags(config: Config, node: string, record: SandboxRecord): Reado
     [TAGS.podUid]: record.podUid,
     [TAGS.attempt]: String(record.attempt),
     [TAGS.token]: record.launchToken,
+    ...(record.pool === '' ? {} : { [TAGS.pool]: record.pool }),
   };
 }
 
@@ -204,7 +218,7 @@ async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
       if (!instance || instance.state === 'terminated' || instance.state === 'stopped') {
         throw new InfraletError(
           'ABORTED',
-          `the machine of ${record.podNamespace}/${record.podName} has ended: ${instance?.reason || 'it is gone'}`,
+          `the machine of ${nameOf(record)} has ended: ${instance?.reason || 'it is gone'}`,
           {
             context: {
               sandboxId: record.id,
@@ -224,7 +238,7 @@ async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
 async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<AgentChannel> {
   const { config, dialer, clock, store } = deps;
   const timeoutMs = record.state === 'ready' ? config.machine.goneAfter : config.machine.bootTimeout;
-  using limit = withTimeout(signal, timeoutMs, `waiting for the agent of ${record.podNamespace}/${record.podName}`);
+  using limit = withTimeout(signal, timeoutMs, `waiting for the agent of ${nameOf(record)}`);
   let last: unknown;
   try {
     return await until(
@@ -235,8 +249,7 @@ async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
         try {
           if (record.enrolled) return await dialer.connect(agent, identity, { signal: limit, timeoutMs });
           const channel = await enrol(deps, record, agent, identity, { signal: limit, timeoutMs });
-          store.update(record.id, { enrolled: true, enrolToken: '' });
-          store.mark(record.id, 'enrolled', clock.now());
+          store.update(record.id, { enrolled: true, enrolToken: '' }, { enrolled: clock.now() });
           return channel;
         } catch (error) {
           if (InfraletError.from(error).code !== 'UNAVAILABLE') throw error;
@@ -283,15 +296,17 @@ async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChanne
   const options = { signal, timeoutMs: GUEST_CALL_MS };
   const settings = { entropy: randomBytes(64), hostname: node.hostname };
   const status = await configureGuest(channel, settings, clock, options);
-  if (store.transition(record.id, ['planned', 'requested', 'running'], 'connected')) {
-    const kernelStart = clock.now() - Number(status.uptimeMs);
-    const phases = Object.entries(status.phases).map(([phase, ms]) => [phase, kernelStart + Number(ms)] as const);
-    // The kernel of a clone has been up since before the pod was thought of.
-    for (const [phase, at] of [['kernel', kernelStart] as const, ...phases]) {
-      if (at >= record.createdAt) store.mark(record.id, phase, at);
-    }
-    store.mark(record.id, 'connected', clock.now());
-  }
+  const now = clock.now();
+  const kernelStart = now - Number(status.uptimeMs);
+  const phases = Object.entries(status.phases).map(([phase, ms]) => [phase, kernelStart + Number(ms)] as const);
+  // The kernel of a clone has been up since before the pod was thought of.
+  const since = [['kernel', kernelStart] as const, ...phases].filter(([, at]) => at >= record.createdAt);
+  const reached = { ...Object.fromEntries(since), connected: now };
+  store.transition(record.id, ['planned', 'requested', 'running'], 'connected', {}, reached);
+}
+
+function nameOf({ pool, podNamespace, podName }: SandboxRecord): string {
+  return pool === '' ? `${podNamespace}/${podName}` : `the pool ${pool}`;
 }
 
 /** All machines that may belong to the sandbox: also one whose launch answered nobody. */

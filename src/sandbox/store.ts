@@ -12,21 +12,29 @@ export interface SandboxEntry {
   readonly config: PodSandboxConfig__Output;
 }
 
+type Change = Partial<Omit<SandboxRecord, 'id' | 'state' | 'timeline'>>;
+/** Phases that are reached with a change, in milliseconds since the epoch; only the first time counts. */
+type Phase = Readonly<Record<string, number>>;
+
 interface Held {
   record: SandboxRecord;
-  readonly config: PodSandboxConfig__Output;
-  readonly request: Uint8Array;
+  config: PodSandboxConfig__Output;
+  request: Uint8Array;
 }
 
 /** Protobuf form of the pod's configuration, as it came from the kubelet. */
 export interface ConfigCodec {
   encode(config: PodSandboxConfig__Output): Uint8Array;
   decode(bytes: Uint8Array): PodSandboxConfig__Output;
+  /** What stands for the configuration while a machine has no pod. */
+  readonly blank: PodSandboxConfig__Output;
 }
 
 export class SandboxStore {
   readonly #held = new Map<string, Held>();
   readonly #byAttempt = new Map<string, SandboxId>();
+  /** In pools. */
+  readonly #members = new Set<SandboxId>();
   /** Rows that could not be read: what they own stays until somebody has looked. */
   readonly #unreadable = new Set<string>();
   readonly #watchers = new Map<SandboxId, Set<() => void>>();
@@ -62,9 +70,35 @@ export class SandboxStore {
     this.#hold({ record, config, request });
   }
 
+  /** A machine for a pool. */
+  addMember(record: SandboxRecord): void {
+    this.add(record, this.#codec.blank);
+  }
+
+  /**
+   * Gives the machine of a pool's member to a pod, in one durable write: a crash leaves a member or a pod's sandbox.
+   * False when it is none that waits.
+   */
+  claim(id: SandboxId, change: Partial<Omit<SandboxRecord, 'id'>>, config: PodSandboxConfig__Output): boolean {
+    const held = this.#held.get(id);
+    if (!held || !isWaiting(held.record)) return false;
+    const record: SandboxRecord = { ...held.record, ...change, pool: '' };
+    const request = this.#codec.encode(config);
+    this.#journal.replaceSandbox(id, record, request);
+    Object.assign(held, { record, config, request });
+    this.#hold(held);
+    this.#wake(id);
+    return true;
+  }
+
   #hold(held: Held): void {
     this.#held.set(held.record.id, held);
     this.#version += 1;
+    if (held.record.pool !== '') {
+      this.#members.add(held.record.id);
+      return;
+    }
+    this.#members.delete(held.record.id);
     this.#byAttempt.set(attemptKey(held.record.podUid, held.record.attempt), held.record.id);
   }
 
@@ -97,9 +131,17 @@ export class SandboxStore {
     return [...this.#held.values()];
   }
 
+  /** The machines of a pool that no pod has yet, the oldest first. */
+  members(pool: string): readonly SandboxRecord[] {
+    return [...this.#members].flatMap((id) => {
+      const record = this.#held.get(id)?.record;
+      return record?.pool === pool ? [record] : [];
+    });
+  }
+
   /** Changes fields; undefined when the sandbox is gone, so that late results are dropped. */
-  update(id: SandboxId, change: Partial<Omit<SandboxRecord, 'id' | 'state'>>): SandboxRecord | undefined {
-    return this.#write(id, change);
+  update(id: SandboxId, change: Change, phase?: Phase): SandboxRecord | undefined {
+    return this.#write(id, change, phase);
   }
 
   /** Moves the state if it is one of `from`; false says that the caller's result is stale. */
@@ -107,11 +149,12 @@ export class SandboxStore {
     id: SandboxId,
     from: readonly SandboxState[],
     to: SandboxState,
-    change: Partial<Omit<SandboxRecord, 'id' | 'state'>> = {},
+    change: Change = {},
+    phase?: Phase,
   ): boolean {
     const held = this.#held.get(id);
     if (!held?.record || !from.includes(held.record.state)) return false;
-    this.#write(id, { ...change, state: to });
+    this.#write(id, { ...change, state: to }, phase);
     return true;
   }
 
@@ -119,13 +162,15 @@ export class SandboxStore {
   mark(id: SandboxId, phase: string, at: number): void {
     const held = this.#held.get(id);
     if (!held || phase in held.record.timeline) return;
-    this.#write(id, { timeline: { ...held.record.timeline, [phase]: at } });
+    this.#write(id, {}, { [phase]: at });
   }
 
-  #write(id: SandboxId, change: Partial<SandboxRecord>): SandboxRecord | undefined {
+  #write(id: SandboxId, change: Partial<SandboxRecord>, phases: Phase = {}): SandboxRecord | undefined {
     const held = this.#held.get(id);
     if (!held) return undefined;
-    const record = { ...held.record, ...change };
+    // What was reached before stays as it was.
+    const timeline = { ...phases, ...held.record.timeline };
+    const record = { ...held.record, ...change, timeline };
     this.#journal.putSandbox(id, record, held.request);
     held.record = record;
     this.#version += 1;
@@ -138,6 +183,7 @@ export class SandboxStore {
     if (!held) return;
     this.#journal.deleteSandbox(id);
     this.#held.delete(id);
+    this.#members.delete(id);
     this.#version += 1;
     const key = attemptKey(held.record.podUid, held.record.attempt);
     if (this.#byAttempt.get(key) === id) this.#byAttempt.delete(key);
@@ -173,6 +219,11 @@ export class SandboxStore {
       if (watchers.size === 0) this.#watchers.delete(id);
     }
   }
+}
+
+/** Whether this is a machine without a pod that may get one. */
+export function isWaiting(record: SandboxRecord): boolean {
+  return record.pool !== '' && record.wanted === 'ready' && record.state === 'connected';
 }
 
 function attemptKey(podUid: string, attempt: number): string {

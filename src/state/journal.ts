@@ -50,6 +50,7 @@ type Table = 'sandboxes' | 'containers';
 export class Journal implements Disposable {
   readonly #db: DatabaseSync;
   readonly #putSandbox: StatementSync;
+  readonly #replaceSandbox: StatementSync;
   readonly #putContainer: StatementSync;
   readonly #addStep: StatementSync;
   readonly #trimSteps: StatementSync;
@@ -75,6 +76,7 @@ export class Journal implements Disposable {
       `INSERT INTO sandboxes (id, record, request) VALUES (:id, :record, :request)
        ON CONFLICT (id) DO UPDATE SET record = excluded.record`,
     );
+    this.#replaceSandbox = this.#db.prepare('UPDATE sandboxes SET record = :record, request = :request WHERE id = :id');
     this.#putContainer = this.#db.prepare(
       `INSERT INTO containers (id, sandbox_id, record, request) VALUES (:id, :sandboxId, :record, :request)
        ON CONFLICT (id) DO UPDATE SET record = excluded.record`,
@@ -100,6 +102,11 @@ export class Journal implements Disposable {
 
   putSandbox(id: string, record: unknown, request: Uint8Array): void {
     this.#putSandbox.run({ id, record: JSON.stringify(record), request });
+  }
+
+  /** A sandbox that gets its pod: record and request change together, or not at all. */
+  replaceSandbox(id: string, record: unknown, request: Uint8Array): void {
+    this.#replaceSandbox.run({ id, record: JSON.stringify(record), request });
   }
 
   putContainer(id: string, sandboxId: string, record: unknown, request: Uint8Array): void {

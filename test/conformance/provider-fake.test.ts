@@ -10,7 +10,7 @@ providerSuite('fake', async () => ({
   durable: false,
   open: async (signal) =>
     await loaded.create(
-      loaded.parseConfig({}),
+      loaded.parseConfig({ hourlyPrice: 0.05 }),
       { log: nullLogger, clock: systemClock, stateDir: '', guestImageDir: '' },
       signal,
     ),

@@ -228,6 +228,56 @@ export function providerSuite(
       expect((await describeIds(instance.id))[0]?.state).toBe('running');
     });
 
+    test('resizes a running machine within what it was made with', async () => {
+      if (!provider.resize) return;
+      const instance = await launch(request());
+      const less = { ...SHAPE, cpuMillis: 500 };
+      await provider.resize(instance.id, less, signal);
+      await provider.resize(instance.id, less, signal);
+      expect(await describeIds(instance.id)).toMatchObject([{ id: instance.id, shape: less, token: instance.token }]);
+      await provider.resize(instance.id, SHAPE, signal);
+      expect(await describeIds(instance.id)).toMatchObject([{ shape: SHAPE, state: 'running' }]);
+      const kinds = async (...args: Parameters<NonNullable<Provider['resize']>>): Promise<string> =>
+        await (provider.resize?.(...args) ?? Promise.resolve()).then(
+          () => 'done',
+          (error: unknown) => provider.classify(error).kind,
+        );
+      expect(await kinds(instance.id, { ...SHAPE, memoryBytes: 2 ** 40 }, signal)).toBe('unsupported');
+      expect(await kinds(parseInstanceId('nobody'), SHAPE, signal)).toBe('terminal');
+      await expect(provider.resize(instance.id, less, AbortSignal.abort())).rejects.toThrow(/abort/i);
+      expect(await describeIds(instance.id)).toMatchObject([{ shape: SHAPE }]);
+    });
+
+    test('suspends machines and resumes them, as often as it is asked to', async () => {
+      const { power } = provider;
+      if (!power) return;
+      const [one, two] = [await launch(request()), await launch(request())];
+      const states = async (): Promise<readonly string[]> =>
+        (await Promise.all([one, two].map(async ({ id }) => await describeIds(id)))).flat().map(({ state }) => state);
+      await power.suspend([one.id], signal);
+      await power.suspend([one.id], signal);
+      expect(await states()).toEqual(['suspended', 'running']);
+      await power.resume([one.id, two.id], signal);
+      await power.resume([one.id], signal);
+      expect(await states()).toEqual(['running', 'running']);
+      await power.suspend([two.id], signal);
+      await provider.terminate([two.id], signal);
+      for (const act of ['suspend', 'resume'] as const) {
+        const outcome = await power[act]([two.id], signal).catch((error: unknown) => provider.classify(error).kind);
+        expect(outcome).toBe('terminal');
+      }
+      expect(await states()).toEqual(['running']);
+      expect(await harness.leftovers()).toEqual([]);
+    });
+
+    test('names prices that grow with the machine, or none', () => {
+      const price = provider.hourlyPrice?.(SHAPE);
+      if (price === undefined) return;
+      expect(price).toBeGreaterThan(0);
+      const larger = { ...SHAPE, cpuMillis: 4 * SHAPE.cpuMillis, memoryBytes: 4 * SHAPE.memoryBytes };
+      expect(provider.hourlyPrice?.(larger) ?? 0).toBeGreaterThanOrEqual(price);
+    });
+
     test('finds its machines again after a restart, and they are the same', async () => {
       if (!harness.durable) return;
       const asked = request({ pod: 'p' });

@@ -7,6 +7,7 @@ import { EventEmitter, on } from 'node:events';
 import { Duplex } from 'node:stream';
 import { InfraletError } from '../../src/base/errors.ts';
 import type { SandboxId } from '../../src/base/ids.ts';
+import { abortable } from '../../src/base/keyed-lock.ts';
 import type { AgentChannel, ChannelDialer, GuestEvent } from '../../src/guest/channel.ts';
 import type { PodNetwork, PodNetworkSpec } from '../../src/network/pod-network.ts';
 import type { CriMethod } from '../../src/rpc/cri.ts';
@@ -28,6 +29,10 @@ class FakeGuest {
   sandbox = '';
   sandboxState = 'SANDBOX_READY';
   enrolled = false;
+  /** As a machine that hangs: its channel stands, and no call comes back. */
+  mute = false;
+  /** Those that are open now. */
+  readonly channels = new Set<FakeChannel>();
 
   call(method: CriMethod, request: Record<string, unknown>): unknown {
     const container = (): GuestContainer => {
@@ -114,12 +119,14 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     super();
     this.guest = guest;
     this.#onCall = onCall;
+    guest.channels.add(this);
   }
 
   // The guest's answers are looser than the CRI's types, as a real guest's may be.
   readonly cri: AgentChannel['cri'] = async (method, request) => {
     this.#closed.signal.throwIfAborted();
     this.#onCall(method, request as object);
+    if (this.guest.mute) return await abortable(new Promise<never>(() => undefined), this.#closed.signal);
     return this.guest.call(method, request as Record<string, unknown>) as never;
   };
 
@@ -160,6 +167,7 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   async shutdown(): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.guest.channels.delete(this);
     this.#closed.abort(new InfraletError('UNAVAILABLE', 'the channel is closed'));
   }
 }
@@ -169,6 +177,19 @@ export class FakeGuests implements ChannelDialer {
   readonly guests = new Map<string, FakeGuest>();
   /** Hears of every call to containerd in a machine. */
   onCall: OnCall = () => undefined;
+
+  /** The machine has lost its memory: its channels break, and it knows no certificate of its own any more. */
+  disconnect(sandboxId: string): void {
+    const guest = this.guests.get(sandboxId);
+    this.guests.delete(sandboxId);
+    for (const channel of guest?.channels ?? []) void channel[Symbol.asyncDispose]();
+  }
+
+  /** From now on no call to this machine is answered, though its channel stands. */
+  mute(sandboxId: string): void {
+    const guest = this.guests.get(sandboxId);
+    if (guest) guest.mute = true;
+  }
 
   newToken(): string {
     return randomBytes(16).toString('hex');

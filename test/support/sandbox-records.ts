@@ -7,6 +7,7 @@ import type { SandboxRecord } from '../../src/sandbox/record.ts';
 export function sandboxRecord(change: Partial<SandboxRecord> = {}): SandboxRecord {
   return {
     id: newSandboxId(),
+    pool: '',
     podUid: 'uid-1',
     podName: 'web',
     podNamespace: 'default',
@@ -21,6 +22,7 @@ export function sandboxRecord(change: Partial<SandboxRecord> = {}): SandboxRecor
     launchToken: 'launch-1',
     enrolToken: 'enrol-1',
     shape: { cpuMillis: 1000, memoryBytes: 2 ** 28, diskBytes: 2 ** 30 },
+    resize: false,
     machine: 'none',
     enrolled: false,
     network: 'none',

@@ -50,7 +50,7 @@ export class World {
   readonly guests = new FakeGuests();
   readonly network = new FakeNetwork();
   readonly provider: Provider;
-  readonly config: Config;
+  config: Config;
   readonly #directory: string;
 
   private constructor(provider: Provider, directory: string, config: Config) {
@@ -70,6 +70,11 @@ export class World {
     return new World(provider, directory, config);
   }
 
+  /** Another configuration, from the next start on. */
+  configure(settings: object): void {
+    this.config = configSchema.parse(settings);
+  }
+
   /** Starts a daemon's heart; with a kill switch, its effects count. */
   start(killSwitch = new KillSwitch(Number.POSITIVE_INFINITY, 'after')): NodeRuntime & { readonly journal: Journal } {
     const journal = new Journal(join(this.#directory, 'journal.db'));
@@ -87,12 +92,13 @@ export class World {
       cri,
       journal: killSwitch.wrap('journal', journal, [
         'putSandbox',
+        'replaceSandbox',
         'putContainer',
         'deleteSandbox',
         'deleteContainer',
         'addStep',
       ]),
-      provider: killSwitch.wrap('provider', this.provider, ['launch', 'terminate']),
+      provider: killSwitch.wrap('provider', this.provider, ['launch', 'terminate', 'resize']),
       network: killSwitch.wrap('network', this.network, ['add', 'join', 'remove']),
       dialer: killSwitch.wrap('dialer', dialer, ['enrol', 'connect']),
       images: images(),

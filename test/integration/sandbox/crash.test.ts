@@ -25,6 +25,8 @@ const container = CreateContainer.requestDeserialize(
 if (!container) throw new Error('no container configuration');
 const app = container;
 
+type Begin = (runtime: NodeRuntime) => Promise<void>;
+
 /** What a kubelet does with a pod, from its start to its end. */
 async function life(runtime: NodeRuntime): Promise<void> {
   const sandbox = await runtime.sandboxes.run(pod, '', signal);
@@ -52,59 +54,107 @@ async function machines(): Promise<number> {
   return all.filter(({ state }) => state !== 'terminated').length;
 }
 
-async function count(): Promise<readonly string[]> {
+async function count(begin: Begin): Promise<readonly string[]> {
   const killSwitch = new KillSwitch(Number.POSITIVE_INFINITY, 'after');
   await using counted = world.start(killSwitch);
-  await life(counted);
-  return killSwitch.trace;
+  await begin(counted);
+  const effects = [...killSwitch.trace];
+  for (const { id } of counted.sandboxes.list()) await counted.sandboxes.remove(id, signal);
+  return effects;
+}
+
+/** Kills the daemon at every effect of `begin`, and looks at what the next one makes of it. */
+async function killEverywhere(begin: Begin): Promise<readonly string[]> {
+  const effects = await count(begin);
+  await emptied('counting the effects');
+  for (const when of ['before', 'after'] as const) {
+    for (let n = 1; n <= effects.length; n += 1)
+      await killAt(begin, n, when, `killed ${when} effect ${n} (${effects[n - 1]})`);
+  }
+  return effects;
+}
+
+async function killAt(begin: Begin, n: number, when: 'before' | 'after', where: string): Promise<void> {
+  const killSwitch = new KillSwitch(n, when);
+  const first = world.start(killSwitch);
+  // What goes on side by side does not always take as many effects.
+  const ended = begin(first).catch(() => undefined);
+  await abortable(Promise.race([killSwitch.killed, ended]), signal);
+  first.journal[Symbol.dispose]();
+  {
+    await using second = world.start();
+    // A kubelet that sees the sandbox uses it; one that does not asks again for the same pod and attempt.
+    const listed = second.sandboxes.list();
+    const survivor = listed[0];
+    expect(listed.length, where).toBeLessThanOrEqual(1);
+    const sandbox = survivor?.ready ? survivor.id : survivor ? undefined : await second.sandboxes.run(pod, '', signal);
+    const pooled = await poolsFull(second);
+    if (sandbox !== undefined) {
+      await until(async () => ((await machines()) === 1 + pooled ? true : undefined), limit(where));
+      expect(world.network.attached.size, where).toBe(1);
+      const owners = (await world.provider.describe({ by: 'tags', tags: {} }, signal)).map(({ tags }) => tags);
+      expect(new Set(owners.map((tags) => tags['infralet.dev/sandbox'])).size, where).toBe(1 + pooled);
+      expect(second.sandboxes.get(sandbox).config, where).toEqual(pod);
+    }
+    for (const { id } of second.sandboxes.list()) {
+      await second.sandboxes.stop(id, signal);
+      await second.sandboxes.remove(id, signal);
+    }
+    expect(second.sandboxes.list(), where).toEqual([]);
+    expect(second.containers.list(), where).toEqual([]);
+    await until(async () => (world.network.attached.size === 0 ? true : undefined), limit(where));
+  }
+  // What hangs in the dead daemon stays hanging; this only takes its timers away.
+  void first[Symbol.asyncDispose]();
+  await emptied(where);
+}
+
+/** Nothing is left once no pool wants anything either. */
+async function emptied(where: string): Promise<void> {
+  const { config } = world;
+  world.config = { ...config, pools: {} };
+  {
+    await using _last = world.start();
+    await until(async () => ((await machines()) === 0 ? true : undefined), limit(where));
+    expect(world.network.attached.size, where).toBe(0);
+  }
+  world.config = config;
+  world.guests.guests.clear();
+}
+
+/** Machines in pools, once they are as many as they should be. */
+async function poolsFull(runtime: NodeRuntime): Promise<number> {
+  const full = () => runtime.pools().every(({ waiting, target }) => waiting === target.size);
+  await until(() => (full() ? true : undefined), { everyMs: 1, signal });
+  return runtime.pools().reduce((sum, { waiting }) => sum + waiting, 0);
+}
+
+function limit(where: string): { readonly everyMs: number; readonly signal: AbortSignal } {
+  const over = new AbortController();
+  const timeout = AbortSignal.timeout(10_000);
+  timeout.addEventListener('abort', () => over.abort(new Error(`${where}: something is there that should not be`)));
+  return { everyMs: 2, signal: AbortSignal.any([signal, over.signal]) };
 }
 
 describe('a daemon killed in the middle', () => {
   test('of anything leaves no machine, no network and no record behind once the pod is gone', async () => {
-    const effects = await count();
+    const effects = await killEverywhere(life);
     expect(effects).toContain('provider.launch');
     expect(effects).toContain('guest.cri');
-    for (const when of ['before', 'after'] as const) {
-      for (let n = 1; n <= effects.length; n += 1) {
-        const where = `killed ${when} effect ${n} (${effects[n - 1]})`;
-        const killSwitch = new KillSwitch(n, when);
-        const first = world.start(killSwitch);
-        void life(first).catch(() => undefined);
-        await abortable(killSwitch.killed, signal);
-        first.journal[Symbol.dispose]();
-        {
-          await using second = world.start();
-          // A kubelet that sees the sandbox uses it; one that does not asks again for the same pod and attempt.
-          const listed = second.sandboxes.list();
-          const survivor = listed[0];
-          expect(listed.length, where).toBeLessThanOrEqual(1);
-          const sandbox = survivor?.ready
-            ? survivor.id
-            : survivor
-              ? undefined
-              : await second.sandboxes.run(pod, '', signal);
-          if (sandbox !== undefined) {
-            expect(await machines(), where).toBe(1);
-            expect(world.network.attached.size, where).toBe(1);
-          }
-          for (const { id } of second.sandboxes.list()) {
-            await second.sandboxes.stop(id, signal);
-            await second.sandboxes.remove(id, signal);
-          }
-          await until(async () => ((await machines()) === 0 && world.network.attached.size === 0 ? true : undefined), {
-            everyMs: 5,
-            signal: AbortSignal.any([signal, AbortSignal.timeout(10_000)]),
-          }).catch((error: unknown) => {
-            throw new Error(`${where}: something was left behind`, { cause: error });
-          });
-          expect(second.sandboxes.list(), where).toEqual([]);
-          expect(second.containers.list(), where).toEqual([]);
-        }
-        // What hangs in the dead daemon stays hanging; this only takes its timers away.
-        void first[Symbol.asyncDispose]();
-        world.guests.guests.clear();
-      }
-    }
+  });
+
+  test('of a claim leaves a machine that waits or a pod, never both and never neither', async () => {
+    const pools = { one: { size: 1, cpuMillis: 2000 } };
+    world.configure({ reconciler: { retryInitial: '1ms', sweep: '20ms', poolCheck: '5ms' }, pools });
+    const effects = await killEverywhere(async (runtime) => {
+      await poolsFull(runtime);
+      const sandbox = await runtime.sandboxes.run(pod, '', signal);
+      expect(runtime.sandboxes.get(sandbox).ready).toBe(true);
+      expect(runtime.pools()[0]?.claims).toBe(1);
+      await poolsFull(runtime);
+    });
+    expect(effects).toContain('journal.replaceSandbox');
+    expect(effects).toContain('provider.resize');
   });
 
   test('leaves a ready pod and its running container as they are', async () => {

@@ -59,7 +59,7 @@ test('a sandbox that is being made is told of like one that is ready', async () 
   const slow = runtime.sandboxes.run(podConfig({ metadata }), '', signal);
   const find = async (state: string) =>
     (await runtime.list(signal)).find((each) => each['podName'] === 'slow' && each['state'] === state);
-  const making = await until(() => find('running'), { everyMs: 1, signal });
+  const making = await until(() => find('connected'), { everyMs: 1, signal });
   expect(making).toMatchObject({
     podNamespace: 'default',
     podUid: 'uid-2',

@@ -17,6 +17,7 @@ const EFFECTS: Readonly<Record<StepKind, (world: World) => void>> = {
   'network.join': (world) => set(world, { joined: true }),
   'network.remove': (world) => set(world, { network: 'gone', joined: false }),
   'machine.launch': (world) => set(world, { machine: 'launched', instanceId: parseInstanceId('i-1') }),
+  'machine.resize': (world) => set(world, { resize: false }),
   'machine.terminate': (world) => {
     set(world, { machine: 'gone' });
     world.observed = { connected: false };
@@ -56,6 +57,7 @@ const anyRecord = fc
     machine: fc.constantFrom('none', 'launching', 'launched', 'gone'),
     network: fc.constantFrom('none', 'adding', 'added', 'gone'),
     joined: fc.boolean(),
+    resize: fc.boolean(),
     guestSandboxId: fc.constantFrom('', 'guest-1'),
     guestStopped: fc.boolean(),
   } as const)
@@ -73,6 +75,23 @@ describe('plan', () => {
       'guest.run',
       'ready',
     ]);
+  });
+
+  test('a machine for a pool is made and connected, and waits without a network', () => {
+    const record = sandboxRecord({ pool: 'small' });
+    const world: World = { record, observed: { connected: false }, forgotten: false };
+    expect(settle(world)).toEqual(['machine.launch', 'agent.connect']);
+    expect(world.record.network).toBe('none');
+    set(world, { pool: '', resize: true });
+    expect(plan(world.record, world.observed)).toEqual(['network.add', 'machine.resize']);
+    expect(settle(world)).toEqual(['network.add', 'machine.resize', 'network.join', 'guest.run', 'ready']);
+  });
+
+  test('neither the network nor the agent waits for the other', () => {
+    const launched = sandboxRecord({ machine: 'launched', network: 'adding' });
+    expect(plan(launched, { connected: false })).toContain('agent.connect');
+    const added = sandboxRecord({ machine: 'launched', network: 'added' });
+    expect(plan(added, { connected: true })).toEqual(['network.join', 'guest.run']);
   });
 
   test('a ready sandbox that lost its channel connects again and does nothing else', () => {
@@ -120,7 +139,13 @@ describe('plan', () => {
         fc.pre(record.wanted === 'ready' && record.state !== 'failed');
         const world: World = { record, observed: { connected }, forgotten: false };
         settle(world);
-        expect(world.record).toMatchObject({ state: 'ready', machine: 'launched', network: 'added', joined: true });
+        expect(world.record).toMatchObject({
+          state: 'ready',
+          machine: 'launched',
+          network: 'added',
+          joined: true,
+          resize: false,
+        });
         expect(world.observed.connected).toBe(true);
       }),
     );
