@@ -57,12 +57,13 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
     startNodeRuntime({ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log }),
   );
   const streaming = stack.use(await createStreamingServer({ config: config.streaming, log, clock }));
-  const { sandboxes, containers, list, describe } = runtime;
+  const { sandboxes, containers, list, pools, describe } = runtime;
   stack.use(
     await startAdminServer({
       path: adminSocket(config.server.socket),
       images,
       list,
+      pools,
       doctor: (doctor) => provider.doctor(doctor),
       describe,
       templates: templateAdmin(config, provider),

@@ -17,11 +17,11 @@ import type { ImageService } from './image/service.ts';
 import type { PodNetwork } from './network/pod-network.ts';
 import { containerCodec, sandboxCodec } from './rpc/codecs.ts';
 import type { CriPackage } from './rpc/load.ts';
-import { type DescribeDeps, describeSandbox, listSandboxes } from './sandbox/describe.ts';
+import { type DescribeDeps, describeSandbox, listPools, listSandboxes } from './sandbox/describe.ts';
 import type { NodeFacts } from './sandbox/guest-config.ts';
 import { Launcher } from './sandbox/launcher.ts';
 import { SandboxManager } from './sandbox/manager.ts';
-import { Pool, type PoolView } from './sandbox/pool.ts';
+import { Pool } from './sandbox/pool.ts';
 import { Reconciler } from './sandbox/reconciler.ts';
 import type { SandboxService } from './sandbox/service.ts';
 import { Sessions } from './sandbox/session.ts';
@@ -52,7 +52,10 @@ export interface NodeRuntime extends AsyncDisposable {
   readonly containers: ContainerService;
   /** All sandboxes, also those still being made, JSON-able. */
   readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
-  readonly pools: () => readonly PoolView[];
+  /** Pools of machines that wait for pods. */
+  readonly pool: Pick<Pool, 'view'>;
+  /** The same for people, with what each machine uses, JSON-able. */
+  readonly pools: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. */
   readonly describe: (id: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
 }
@@ -160,7 +163,8 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   return {
     sandboxes,
     containers,
-    pools: () => pool.view(),
+    pool,
+    pools: (signal) => listPools(provider, pool.view(), signal),
     list: (signal) => listSandboxes(known, signal),
     describe: (id, signal) => describeSandbox(known, id, signal),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

@@ -21,6 +21,8 @@ export interface AdminClient extends Disposable {
   loadImage(source: string, names: readonly string[], limits: CallLimits): Promise<readonly LoadedImage__Output[]>;
   /** All sandboxes, the newest first. */
   list(limits: CallLimits): Promise<readonly Description[]>;
+  /** Pools of machines that wait for pods. */
+  pools(limits: CallLimits): Promise<readonly Description[]>;
   describe(sandboxId: string, limits: CallLimits): Promise<Description>;
   /** The checks of the daemon's provider. */
   doctor(limits: CallLimits): Promise<readonly Check[]>;
@@ -44,6 +46,10 @@ export function connectAdmin(criSocket: string): AdminClient {
     },
     list: async (limits) => {
       const { json } = await callUnary(client, Admin.service.List, {}, limits);
+      return parse(z.array(description), json);
+    },
+    pools: async (limits) => {
+      const { json } = await callUnary(client, Admin.service.ListPools, {}, limits);
       return parse(z.array(description), json);
     },
     describe: async (sandboxId, limits) => {

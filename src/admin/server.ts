@@ -18,6 +18,8 @@ export interface AdminServerOptions {
   readonly images: Pick<ImageService, 'load'>;
   /** All sandboxes, JSON-able. */
   readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
+  /** The pools with their machines, JSON-able. */
+  readonly pools: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. Throws NOT_FOUND. */
   readonly describe: (sandboxId: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
   /** What the provider in use finds of its host or account. */
@@ -54,6 +56,9 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
     }),
     List: unary(adapter, 'List', async (_request, { signal }) => ({
       json: JSON.stringify(await options.list(signal)),
+    })),
+    ListPools: unary(adapter, 'ListPools', async (_request, { signal }) => ({
+      json: JSON.stringify(await options.pools(signal)),
     })),
     Describe: unary(adapter, 'Describe', async ({ sandboxId }, { signal }) => {
       if (sandboxId === '') throw new InfraletError('INVALID_ARGUMENT', 'sandbox_id: must not be empty');

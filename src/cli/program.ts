@@ -55,7 +55,13 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .option(config, configHelp)
     .option('--json', 'as JSON', false)
     .option('--templates', 'the machines that others are cloned from, instead', false)
-    .action(async (options: ConfigOption & JsonOption & { readonly templates: boolean }) => {
+    .option('--pool', 'the machines that wait for pods, instead', false)
+    .action(async (options: ConfigOption & JsonOption & { readonly templates: boolean; readonly pool: boolean }) => {
+      if (options.pool) {
+        const { psPools } = await import('./ps-pools.ts');
+        using admin = await adminClient(await load(options));
+        return await psPools(admin, io, options);
+      }
       if (options.templates) {
         const { templateList } = await import('./template.ts');
         using admin = await adminClient(await load(options));

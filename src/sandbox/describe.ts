@@ -3,6 +3,7 @@ import type { SandboxId } from '../base/ids.ts';
 import type { MachineUsage, Provider } from '../cloud/contract.ts';
 import type { Journal } from '../state/journal.ts';
 import { consoleTail } from './console.ts';
+import type { PoolView } from './pool.ts';
 import type { SandboxRecord } from './record.ts';
 import type { SandboxService } from './service.ts';
 import type { SandboxStore } from './store.ts';
@@ -67,6 +68,31 @@ export async function describeSandbox(deps: DescribeDeps, id: string, signal: Ab
     instanceId === undefined ? '' : consoleTail(provider, instanceId, CONSOLE_BYTES, signal),
   ]);
   return { ...known, machine: machine(record, usage), containers, steps, consoleTail: console };
+}
+
+/** The pools, each with its machines, JSON-able. */
+export async function listPools(
+  provider: Provider,
+  pools: readonly PoolView[],
+  signal: AbortSignal,
+): Promise<readonly Description[]> {
+  const usages = await machineUsages(
+    provider,
+    pools.flatMap(({ members }) => members),
+    signal,
+  );
+  const rest = [...usages];
+  return pools.map(({ members, ...pool }) => ({
+    ...pool,
+    members: members.map((record) => ({
+      id: record.id,
+      state: record.state,
+      createdAt: record.createdAt,
+      instanceId: record.instanceId ?? '',
+      lastError: record.lastError,
+      machine: machine(record, rest.shift()),
+    })),
+  }));
 }
 
 /** What it uses stands beside what it was given. */

@@ -19,6 +19,7 @@ const USAGE = `usage: npm run bench:pods -- [options]
   --rounds N            pods one at a time (default 5)
   --execs N             ExecSync calls per pod (default 5)
   --parallel N,N        pods at once (default 1,5; the whole of it: 1,5,20)
+  --pool N              our own daemon keeps N machines waiting; a pod begins when all are there
   --cold                our own daemon boots each machine instead of cloning one
   --json FILE           all figures
   --write-images DIR    only write the images that a peer needs, as OCI layouts`;
@@ -45,6 +46,7 @@ async function oneAtATime(
   const samples = new Map(targets.map((target) => [target, new Samples()]));
   for (let round = 0; round < rounds; round += 1) {
     for (const [target, figures] of samples) {
+      await target.filled();
       const pod = await startPod(target, figures);
       for (let i = 0; i < execs; i += 1) await execTrue(target, pod, figures);
       await endPod(target, pod, figures);
@@ -56,6 +58,7 @@ async function oneAtATime(
 
 async function burst(target: Target, pods: number): Promise<Burst> {
   const run = new Samples();
+  await target.filled();
   const started = performance.now();
   const starts = await Promise.allSettled(Array.from({ length: pods }, () => startPod(target, run)));
   const startMs = performance.now() - started;
@@ -127,6 +130,7 @@ const OPTIONS = {
   rounds: { type: 'string', default: '5' },
   execs: { type: 'string', default: '5' },
   parallel: { type: 'string', default: '1,5' },
+  pool: { type: 'string' },
   cold: { type: 'boolean', default: false },
   json: { type: 'string' },
   'write-images': { type: 'string' },
@@ -139,6 +143,7 @@ async function main(interrupted: AbortSignal): Promise<void> {
   if (values['write-images'] !== undefined) return await writeImages(values['write-images']);
   const rounds = count('rounds', values.rounds);
   const execs = count('execs', values.execs);
+  const pool = values.pool === undefined ? 0 : count('pool', values.pool);
   const parallel = counts('parallel', values.parallel);
   const where = environment();
   await using stack = new AsyncDisposableStack();
@@ -149,7 +154,7 @@ async function main(interrupted: AbortSignal): Promise<void> {
   targets.unshift(
     stack.use(
       values.endpoint === undefined
-        ? await ownDaemon(values.cold)
+        ? await ownDaemon(values.cold, pool)
         : await runningRuntime('endpoint', socketPath(values.endpoint), values.image),
     ),
   );

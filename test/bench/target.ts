@@ -19,6 +19,8 @@ export interface Target extends AsyncDisposable {
   readonly image: string;
   /** Directory for the pods' logs. */
   readonly logs: string;
+  /** Resolves when as many machines wait for pods as there should; at once where none do. */
+  readonly filled: () => Promise<void>;
   /** Memory that the processes of one pod take; undefined where they cannot be found. */
   readonly memory: (podSandboxId: string) => Promise<Memory | undefined>;
 }
@@ -32,9 +34,13 @@ async function versionOf(cri: CriClient): Promise<string> {
 const TEMPLATE_MS = 300_000;
 
 /** A node of our own whose machines boot by themselves (`cold`), or are clones of a template that is there already. */
-export async function ownNode(cold: boolean): Promise<TestNode> {
+export async function ownNode(cold: boolean, pool = 0): Promise<TestNode> {
   const node = await TestNode.start({
-    settings: { log: { level: 'info', format: 'json' }, isolation: { templateSharing: cold ? 'off' : 'on' } },
+    settings: {
+      log: { level: 'info', format: 'json' },
+      isolation: { templateSharing: cold ? 'off' : 'on' },
+      pools: pool > 0 ? { bench: { size: pool, maxMemory: '64Gi' } } : {},
+    },
   });
   try {
     const limits = { signal: AbortSignal.timeout(TEMPLATE_MS), timeoutMs: TEMPLATE_MS };
@@ -47,14 +53,15 @@ export async function ownNode(cold: boolean): Promise<TestNode> {
 }
 
 /** A daemon of our own, with its own state directory and bridge. */
-export async function ownDaemon(cold: boolean): Promise<Target> {
-  const node = await ownNode(cold);
+export async function ownDaemon(cold: boolean, pool: number): Promise<Target> {
+  const node = await ownNode(cold, pool);
   return {
     name: 'infralet',
     cri: node.cri,
     version: await versionOf(node.cri),
     image: BUSYBOX,
     logs: node.logs,
+    filled: async () => await node.poolsFilled(AbortSignal.timeout(TEMPLATE_MS)),
     memory: async (podSandboxId) => {
       const { info } = await node.cri.PodSandboxStatus({ podSandboxId, verbose: true });
       const { instanceId } = infoOfStatus(info);
@@ -78,6 +85,7 @@ export async function runningRuntime(name: string, socket: string, image: string
       version: await versionOf(cri),
       image,
       logs,
+      filled: async () => undefined,
       memory: shimMemory,
       [Symbol.asyncDispose]: async () => {
         await removePods(cri);

@@ -134,6 +134,22 @@ export class TestNode implements AsyncDisposable {
     await this.admin.loadImage(location, [BUSYBOX], { signal: AbortSignal.timeout(60_000), timeoutMs: 60_000 });
   }
 
+  /** Waits until every pool has as many machines waiting as it should. */
+  async poolsFilled(signal: AbortSignal): Promise<void> {
+    const full = async (): Promise<true | undefined> => {
+      const pools = await this.admin.pools({ signal, timeoutMs: 10_000 });
+      const short = pools.some((pool) => pool['waiting'] !== (pool['target'] as { readonly size: number }).size);
+      return short ? undefined : true;
+    };
+    await until(full, { everyMs: 100, signal });
+  }
+
+  /** From the next start of the daemon on. */
+  async configure(settings: Readonly<Record<string, unknown>>): Promise<void> {
+    const now: unknown = JSON.parse(await readFile(this.configFile, 'utf8'));
+    await writeFile(this.configFile, JSON.stringify({ ...(now as object), ...settings }));
+  }
+
   async daemonLog(): Promise<string> {
     return await readFile(join(this.directory, 'daemon.log'), 'utf8').catch(() => '');
   }
@@ -151,6 +167,15 @@ export class TestNode implements AsyncDisposable {
     return Number(port);
   }
 
+  /** Machines that wait for pods go when no pool is configured any more. */
+  async #emptyPools(): Promise<void> {
+    const limits = { signal: AbortSignal.timeout(20_000), timeoutMs: 20_000 };
+    if ((await this.admin.pools(limits)).length === 0) return;
+    await this.configure({ pools: {} });
+    await this.kill('SIGTERM');
+    await this.boot();
+  }
+
   /** Removes all pods, stops the daemon, takes the bridge down. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
@@ -165,6 +190,7 @@ export class TestNode implements AsyncDisposable {
   }
 
   async #removePods(): Promise<void> {
+    await this.#emptyPools();
     const { items } = await this.cri.ListPodSandbox();
     const remove = async ({ id }: { readonly id: string }): Promise<void> => {
       await this.cri.RemovePodSandbox({ podSandboxId: id }, { timeoutMs: 60_000 });

@@ -70,6 +70,22 @@ const BEING_MADE = {
   lastError: 'no machine: the cloud is full\nand says so at length\u001b[31m',
 };
 
+const shape = { cpuMillis: 1000, memoryBytes: 448 * 2 ** 20, diskBytes: 2 ** 30 };
+const member = { id: ID, state: 'connected', createdAt: now - 2000, instanceId: 'i-1', lastError: '' };
+const pool = {
+  name: 'small',
+  shape,
+  target: { size: 3, limitedBy: 'memory' },
+  ...{ waiting: 1, starting: 1, claims: 7, misses: 2, failed: 1, arrivals: 9, windowMs: 300_000, refillMs: 2500 },
+  members: [
+    { ...member, machine: { ...shape, usage: { memoryBytes: 100 * 2 ** 20, diskBytes: 1 } } },
+    {
+      ...{ ...member, id: 'c'.repeat(32), state: 'requested', instanceId: '', lastError: 'no\nhost' },
+      machine: { ...shape, usage: null },
+    },
+  ],
+};
+
 let directory: string;
 let socket: string;
 let config: string;
@@ -114,6 +130,7 @@ const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [REA
     },
     list: async () => listed,
     doctor: async () => [{ name: 'machines', ok: false, detail: 'none left', fix: 'make room' }],
+    pools: async () => [pool],
     describe: async (id) => {
       if (id === BEING_MADE.id) return { ...BEING_MADE, containers: [], consoleTail: '' };
       if (id !== ID) throw new InfraletError('NOT_FOUND', `there is no sandbox ${id}`);
@@ -203,6 +220,31 @@ describe('ps', () => {
     const io = captureIo();
     await runCommand(['ps', '--config', config], io);
     expect(io.stdout()).toMatch(/^ID .* MACHINE\n$/);
+  });
+
+  it('shows the machines that wait for pods, and how many pods found one', async () => {
+    await using _admin = await admin();
+    const io = captureIo();
+    expect(await runCommand(['ps', '--pool', '--config', config], io)).toBe(0);
+    const [header, row, , heading, waiting, starting] = io.stdout().split('\n');
+    expect(header).toMatch(/^POOL +CPU +MEMORY +TARGET +WAITING +STARTING +CLAIMS +MISSES +FAILED +ARRIVALS +REFILL$/);
+    const figures = ['small', '1', '448 MiB', '3 (memory)', '1', '1', '7', '2', '1', '9 in 5m', '2.5s'];
+    expect(row?.split(/ {2,}/)).toEqual(figures);
+    expect(heading).toMatch(/^ID +POOL +STATE +AGE +MEMORY +MACHINE +LAST ERROR$/);
+    const age = expect.stringMatching(/^\ds$/);
+    expect(waiting?.split(/ {2,}/)).toEqual([ID.slice(0, 13), 'small', 'waiting', age, '100 MiB of 448 MiB', 'i-1']);
+    expect(starting?.split(/ {2,}/)).toEqual([
+      'cccccccccccc'.padEnd(13, 'c'),
+      'small',
+      'requested',
+      age,
+      '448 MiB',
+      '-',
+      'no host',
+    ]);
+    const json = captureIo();
+    await runCommand(['ps', '--pool', '--json', '--config', config], json);
+    expect(JSON.parse(json.stdout())).toEqual([pool]);
   });
 
   it('says that no daemon answers, and what to do', async () => {

@@ -40,6 +40,7 @@ it('runs a pod with the labels of a kubelet, which crictl shows, and removes it 
     const admin = {
       loadImage: never,
       list: never,
+      pools: never,
       describe: never,
       doctor: never,
       ...templates,

@@ -124,9 +124,9 @@ async function emptied(where: string): Promise<void> {
 
 /** Machines in pools, once they are as many as they should be. */
 async function poolsFull(runtime: NodeRuntime): Promise<number> {
-  const full = () => runtime.pools().every(({ waiting, target }) => waiting === target.size);
+  const full = () => runtime.pool.view().every(({ waiting, target }) => waiting === target.size);
   await until(() => (full() ? true : undefined), { everyMs: 1, signal });
-  return runtime.pools().reduce((sum, { waiting }) => sum + waiting, 0);
+  return runtime.pool.view().reduce((sum, { waiting }) => sum + waiting, 0);
 }
 
 function limit(where: string): { readonly everyMs: number; readonly signal: AbortSignal } {
@@ -150,7 +150,7 @@ describe('a daemon killed in the middle', () => {
       await poolsFull(runtime);
       const sandbox = await runtime.sandboxes.run(pod, '', signal);
       expect(runtime.sandboxes.get(sandbox).ready).toBe(true);
-      expect(runtime.pools()[0]?.claims).toBe(1);
+      expect(runtime.pool.view()[0]?.claims).toBe(1);
       await poolsFull(runtime);
     });
     expect(effects).toContain('journal.replaceSandbox');

@@ -39,7 +39,7 @@ async function machines(world: World): Promise<readonly Instance[]> {
 
 async function waiting(runtime: NodeRuntime, count: number): Promise<readonly string[]> {
   return await until(() => {
-    const [pool] = runtime.pools();
+    const [pool] = runtime.pool.view();
     const ready = pool?.waiting === count && pool.starting === 0 && pool.members.length === count;
     return ready ? pool.members.map(({ id }) => id) : undefined;
   }, tick);
@@ -62,7 +62,7 @@ test('a pod gets a machine that waits; it is replaced, and was in no list before
   expect(members).toContain(id);
   const view = runtime.sandboxes.get(id);
   expect(view).toMatchObject({ ready: true, config: pod(1), runtimeHandler: '' });
-  expect(view.ips).toHaveLength(1);
+  expect(view.ips.length).toBeGreaterThan(0);
   const info = await runtime.describe(id, signal);
   expect(info).toMatchObject({
     pool: '',
@@ -70,7 +70,7 @@ test('a pod gets a machine that waits; it is replaced, and was in no list before
     instanceId: before.find((each) => each.tags['infralet.dev/sandbox'] === id)?.id,
   });
   expect(runtime.sandboxes.list().map((each) => each.id)).toEqual([id]);
-  const [pool] = runtime.pools();
+  const [pool] = runtime.pool.view();
   expect(pool).toMatchObject({ name: 'small', claims: 1, misses: 0, failed: 0 });
   const now = await waiting(runtime, 2);
   expect(now).not.toContain(id);
@@ -89,7 +89,7 @@ test('as many pods at once as there are machines get one each, the others are ma
   const ids = await Promise.all([1, 2, 3, 4, 5].map(async (n) => await runtime.sandboxes.run(pod(n), '', signal)));
   expect(new Set(ids).size).toBe(5);
   expect(ids.filter((id) => members.includes(id))).toHaveLength(3);
-  expect(runtime.pools()[0]).toMatchObject({ claims: 3, misses: 2 });
+  expect(runtime.pool.view()[0]).toMatchObject({ claims: 3, misses: 2 });
   for (const [index, id] of ids.entries()) expect(runtime.sandboxes.get(id).config).toEqual(pod(index + 1));
   await waiting(runtime, 3);
   expect(await machines(world)).toHaveLength(8);
@@ -104,7 +104,7 @@ test('callers of one attempt share one machine', async () => {
     runtime.sandboxes.run(pod(1), '', signal),
   ]);
   expect(a).toBe(b);
-  expect(runtime.pools()[0]).toMatchObject({ claims: 1 });
+  expect(runtime.pool.view()[0]).toMatchObject({ claims: 1 });
 });
 
 test('only pods that fit get a machine, the smallest that does, and it gets their size', async () => {
@@ -117,8 +117,8 @@ test('only pods that fit get a machine, the smallest that does, and it gets thei
   const resize = async (_id: unknown, shape: MachineShape): Promise<unknown> => sizes.push(shape);
   Object.assign(world.provider, { resize });
   await using runtime = world.start();
-  await until(() => (runtime.pools().every((pool) => pool.waiting === 1) ? true : undefined), tick);
-  const claims = () => Object.fromEntries(runtime.pools().map((pool) => [pool.name, pool.claims]));
+  await until(() => (runtime.pool.view().every((pool) => pool.waiting === 1) ? true : undefined), tick);
+  const claims = () => Object.fromEntries(runtime.pool.view().map((pool) => [pool.name, pool.claims]));
   const limits = (memory: number, cpuQuota: number) => ({
     linux: { resources: { memoryLimitInBytes: String(memory), cpuQuota: String(cpuQuota), cpuPeriod: '100000' } },
   });
@@ -129,10 +129,10 @@ test('only pods that fit get a machine, the smallest that does, and it gets thei
   expect(claims()).toEqual({ small: 1, large: 1 });
   expect(sizes).toEqual([{ cpuMillis: 2000, memoryBytes: (512 + 192) * 2 ** 20, diskBytes: 10 * 2 ** 30 }]);
   expect(await runtime.describe(id, signal)).toMatchObject({ machine: { cpuMillis: 2000 } });
-  await until(() => (runtime.pools().every((pool) => pool.waiting === 1) ? true : undefined), tick);
+  await until(() => (runtime.pool.view().every((pool) => pool.waiting === 1) ? true : undefined), tick);
   const own = await runtime.sandboxes.run(pod(3, limits(2 * 2 ** 30, 100_000)), 'infralet', signal);
   expect(await runtime.describe(own, signal)).toMatchObject({ machine: { memoryBytes: (2048 + 192) * 2 ** 20 } });
-  expect(runtime.pools().map(({ misses }) => misses)).toEqual([0, 0]);
+  expect(runtime.pool.view().map(({ misses }) => misses)).toEqual([0, 0]);
 });
 
 test('a machine that dies is replaced; one that dies as it is claimed costs its pod nothing but time', async () => {
@@ -146,11 +146,11 @@ test('a machine that dies is replaced; one that dies as it is claimed costs its 
   );
   const [second = ''] = await waiting(runtime, 1);
   expect(second).not.toBe(first);
-  expect(runtime.pools()[0]).toMatchObject({ failed: 1, claims: 0 });
+  expect(runtime.pool.view()[0]).toMatchObject({ failed: 1, claims: 0 });
 
   world.guests.mute(second);
   const asked = runtime.sandboxes.run(pod(1), '', signal);
-  expect(runtime.pools()[0]).toMatchObject({ claims: 1 });
+  expect(runtime.pool.view()[0]).toMatchObject({ claims: 1 });
   await until(async () => (world.network.attached.has(parseSandboxId(second)) ? true : undefined), tick);
   world.guests.disconnect(second);
   const id = await asked;
@@ -180,7 +180,7 @@ test('a provider that makes no machines is not asked without pause, and pods go 
   const id = await runtime.sandboxes.run(pod(1), '', signal);
   expect(runtime.sandboxes.get(id).ready).toBe(true);
   const started = Date.now();
-  await until(() => ((runtime.pools()[0]?.failed ?? 0) >= 3 ? true : undefined), tick);
+  await until(() => ((runtime.pool.view()[0]?.failed ?? 0) >= 3 ? true : undefined), tick);
   // 40 and 80 milliseconds lie between the three, give or take the jitter.
   expect(Date.now() - started).toBeGreaterThan(60);
   // Each is tried as a clone, once more, and as a boot.
@@ -218,19 +218,19 @@ test('a restart keeps what waits; what the configuration no longer wants goes', 
   world.configure(settings);
   await using runtime = world.start();
   await until(async () => ((await machines(world)).length === 0 ? true : undefined), tick);
-  expect(runtime.pools()).toEqual([]);
+  expect(runtime.pool.view()).toEqual([]);
 });
 
 test('a pool follows the rate at which pods come, up and down', async () => {
   const size = { min: 0, max: 4, window: '2s' };
   const world = await worldWith({ small: { size } });
   await using runtime = world.start();
-  expect(runtime.pools()[0]).toMatchObject({ target: { size: 0 }, waiting: 0 });
+  expect(runtime.pool.view()[0]).toMatchObject({ target: { size: 0 }, waiting: 0 });
   const first = await runtime.sandboxes.run(pod(1), '', signal);
-  expect(runtime.pools()[0]).toMatchObject({ misses: 1, claims: 0 });
-  await until(() => ((runtime.pools()[0]?.waiting ?? 0) > 0 ? true : undefined), tick);
+  expect(runtime.pool.view()[0]).toMatchObject({ misses: 1, claims: 0 });
+  await until(() => ((runtime.pool.view()[0]?.waiting ?? 0) > 0 ? true : undefined), tick);
   const second = await runtime.sandboxes.run(pod(2), '', signal);
-  expect(runtime.pools()[0]).toMatchObject({ misses: 1, claims: 1 });
+  expect(runtime.pool.view()[0]).toMatchObject({ misses: 1, claims: 1 });
   await waiting(runtime, 0);
   for (const id of [first, second]) await runtime.sandboxes.remove(id, signal);
   expect(await machines(world)).toEqual([]);
@@ -240,7 +240,7 @@ test('a daemon that stops in the middle of refills and claims goes on with them'
   const world = await worldWith({ small: { size: 4 } });
   {
     await using runtime = world.start();
-    await until(() => ((runtime.pools()[0]?.waiting ?? 0) > 0 ? true : undefined), tick);
+    await until(() => ((runtime.pool.view()[0]?.waiting ?? 0) > 0 ? true : undefined), tick);
     void runtime.sandboxes.run(pod(1), '', signal).catch(() => undefined);
   }
   await using runtime = world.start();
