@@ -163,11 +163,21 @@ export class ContainerManager implements ContainerService {
     const entry = this.#find(id);
     if (!entry) return;
     const { record } = entry;
-    await this.stop(record.id, 0, signal);
-    this.#store.update(record.id, { removing: true });
-    await this.#removeFromGuest(this.#entry(record.id), signal);
+    try {
+      await this.stop(record.id, 0, signal);
+      this.#store.update(record.id, { removing: true });
+      await this.#removeFromGuest(this.#entry(record.id), signal);
+    } catch (error) {
+      if (signal.aborted || !this.#ending(record.sandboxId)) throw error;
+    }
     await this.#observer.forgetContainer(record.id);
     this.#store.remove(record.id);
+  }
+
+  /** A pod that is being stopped takes its machine along, and with it all containers, whether the guest still answers or not. */
+  #ending(id: SandboxId): boolean {
+    const sandbox = this.#deps.sandboxes.get(id)?.record;
+    return sandbox?.wanted !== 'ready' || sandbox.machine !== 'launched';
   }
 
   async #removeFromGuest({ record }: ContainerEntry, signal: AbortSignal): Promise<void> {

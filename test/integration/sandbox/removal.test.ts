@@ -1,0 +1,67 @@
+/** A kubelet removes containers while their pod is being stopped: the machine may go at any moment, and that is no error. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { InfraletError } from '../../../src/base/errors.ts';
+import type { NodeRuntime } from '../../../src/node-runtime.ts';
+import { containerConfig } from '../../support/cri-requests.ts';
+import { podConfig } from '../../support/sandbox-records.ts';
+import { IMAGE, World } from '../../support/world.ts';
+
+const signal = AbortSignal.timeout(60_000);
+const broken = new InfraletError('UNAVAILABLE', 'the channel to the agent was closed');
+
+let directory: string;
+let world: World;
+let runtime: NodeRuntime;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'removal-'));
+  world = await World.make(directory);
+  runtime = world.start();
+});
+afterEach(async () => {
+  await runtime[Symbol.asyncDispose]();
+  await world.provider[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true });
+});
+
+async function runningContainer() {
+  const sandbox = await runtime.sandboxes.run(podConfig(), '', signal);
+  const container = await runtime.containers.create(
+    sandbox,
+    containerConfig({ image: { image: IMAGE } }),
+    undefined,
+    signal,
+  );
+  await runtime.containers.start(container, signal);
+  return { sandbox, container };
+}
+
+test.each(['StopContainer', 'RemoveContainer'])('the machine goes during %s', async (rpc) => {
+  const { sandbox, container } = await runningContainer();
+  let stopping: Promise<void> | undefined;
+  world.guests.onCall = (method) => {
+    if (method !== rpc) return;
+    world.guests.onCall = () => undefined;
+    stopping = runtime.sandboxes.stop(sandbox, signal);
+    throw broken;
+  };
+  await runtime.containers.remove(container, signal);
+  expect(stopping).toBeDefined();
+  await stopping;
+  expect(runtime.containers.list()).toEqual([]);
+  await runtime.sandboxes.remove(sandbox, signal);
+  expect(world.network.attached.size).toBe(0);
+});
+
+test('a removal that fails while the pod is to stay is told, and can be repeated', async () => {
+  const { container } = await runningContainer();
+  world.guests.onCall = (method) => {
+    if (method === 'RemoveContainer') throw broken;
+  };
+  await expect(runtime.containers.remove(container, signal)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  world.guests.onCall = () => undefined;
+  await runtime.containers.remove(container, signal);
+  expect(runtime.containers.list()).toEqual([]);
+});
