@@ -6,7 +6,7 @@ import { startAdminServer, type TemplateAdmin } from './admin/server.ts';
 import { errorMessage } from './base/errors.ts';
 import { ensureDirectory } from './base/files.ts';
 import { systemClock } from './base/time.ts';
-import type { Provider } from './cloud/contract.ts';
+import { ownerTags, type Provider } from './cloud/contract.ts';
 import { loadProvider } from './cloud/loader.ts';
 import type { Config } from './config/schema.ts';
 import type { RuntimeState } from './cri/deps.ts';
@@ -98,6 +98,7 @@ async function startProvider(config: Config, log: Logger, signal: AbortSignal): 
     clock: systemClock,
     stateDir,
     guestImageDir: config.guestImageDir,
+    owner: ownerTags(config.cluster, config.node),
   };
   return await module.create(settings, context, signal);
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { AdminClient } from '../admin/client.ts';
 import { InfraletError } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
-import type { Check } from '../cloud/contract.ts';
+import { type Check, ownerTags } from '../cloud/contract.ts';
 import { loadProvider } from '../cloud/loader.ts';
 import type { Config } from '../config/schema.ts';
 import { nullLogger } from '../telemetry/log.ts';
@@ -64,6 +64,7 @@ async function openedChecks(config: Config, signal: AbortSignal): Promise<readon
         clock: systemClock,
         stateDir: join(config.stateDir, 'providers', config.provider),
         guestImageDir: config.guestImageDir,
+        owner: ownerTags(config.cluster, config.node),
       },
       signal,
     );

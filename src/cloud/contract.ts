@@ -53,6 +53,11 @@ export const TAGS = {
   pool: 'infralet.dev/pool',
 } as const;
 
+/** Tags by which a node finds all of its machines. */
+export function ownerTags(cluster: string, node: string): Readonly<Record<string, string>> {
+  return { [TAGS.cluster]: cluster, [TAGS.node]: node };
+}
+
 /** `suspended`: only where there is `Provider.power`, and goes on when resumed. `stopped`: it has ended. */
 export const INSTANCE_STATES = ['pending', 'running', 'suspended', 'stopping', 'stopped', 'terminated'] as const;
 export type InstanceState = (typeof INSTANCE_STATES)[number];
@@ -219,6 +224,8 @@ export interface ProviderContext {
   readonly stateDir: string;
   /** Directory of the guest image (see guest-image/manifest.ts). */
   readonly guestImageDir: string;
+  /** Tags that every machine of this node carries (cluster and node), and by which all of them are found. */
+  readonly owner: Readonly<Record<string, string>>;
 }
 
 export interface ProviderModule<Config = unknown> {

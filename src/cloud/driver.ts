@@ -3,7 +3,7 @@
  * contract on. Batching, rate limits, choice of an instance type, retries and idempotency after a crash are the same for
  * every cloud and live in this folder; a driver makes single calls and says what their errors mean.
  */
-import type { Check, Fault, InstanceState, PodLink } from './contract.ts';
+import type { Check, Fault, FaultKind, InstanceState, PodLink } from './contract.ts';
 import type { Offer } from './offers.ts';
 
 /** Calls that a cloud counts together. Each class has its own limiter, so that deletes never wait for creates. */
@@ -31,6 +31,8 @@ export interface CloudMachine {
   readonly state: InstanceState;
   /** Why it is stopping, stopped or terminated, in the cloud's words. */
   readonly reason: string;
+  /** What its end says of the offer, where it was ended without having been asked to: capacity that was not there. */
+  readonly endedBy?: FaultKind;
   /** Milliseconds since the epoch. */
   readonly launchedAt: number;
   /** Where the node reaches it, once the cloud has given it an address. */
@@ -78,8 +80,8 @@ export interface CloudDriver extends AsyncDisposable {
   podLink(machine: CloudMachine): PodLink | undefined;
   /** Stop and start (hibernated where the cloud can), for pools of machines that are paid for when they are used. */
   readonly power?: {
-    stop(id: string, signal: AbortSignal): Promise<void>;
-    start(id: string, signal: AbortSignal): Promise<void>;
+    suspend(ids: readonly string[], signal: AbortSignal): Promise<void>;
+    resume(ids: readonly string[], signal: AbortSignal): Promise<void>;
   };
   /** Disks, interfaces and addresses that carry these tags and belong to no machine. */
   readonly leftovers?: {

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import { type InstanceId, parseInstanceId } from '../base/ids.ts';
-import type { Clock } from '../base/time.ts';
+import { type Clock, until } from '../base/time.ts';
 import { machineToken } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { Batcher } from './batcher.ts';
@@ -17,6 +17,7 @@ import {
   type Instance,
   type LaunchRequest,
   type LaunchResult,
+  type Power,
   type Provider,
   TAGS,
 } from './contract.ts';
@@ -53,6 +54,7 @@ interface Wish {
 
 export class CloudProvider implements Provider {
   readonly name: string;
+  readonly power?: Power;
   readonly limiters: Readonly<Record<ApiClass, CallLimiter>>;
   readonly #options: CloudProviderOptions;
   readonly #driver: CloudDriver;
@@ -90,6 +92,13 @@ export class CloudProvider implements Provider {
       stop: this.#stop.signal,
     });
     this.#calls = new LaunchCalls({ ...options, limiter: this.limiters.launch, stop: this.#stop.signal });
+    const { power } = driver;
+    if (power) {
+      this.power = {
+        suspend: async (ids, signal) => await this.#switch(ids, 'suspended', power.suspend.bind(power), signal),
+        resume: async (ids, signal) => await this.#switch(ids, 'running', power.resume.bind(power), signal),
+      };
+    }
     this.#wishes = new Batcher(
       { idleMs: config.batchIdle, maxMs: config.batchMax, maxItems: driver.maxPerCall },
       clock,
@@ -255,17 +264,56 @@ export class CloudProvider implements Provider {
     }
   }
 
+  /** Asks for another state and waits until the machine list shows it. */
+  async #switch(
+    ids: readonly InstanceId[],
+    wanted: 'running' | 'suspended',
+    ask: (ids: readonly string[], signal: AbortSignal) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { clock, config } = this.#options;
+    const open = async (): Promise<readonly InstanceId[]> => {
+      const machines = await this.#snapshot.get(signal);
+      return ids.filter((id) => {
+        const state = machines.get(id)?.state;
+        if (state !== undefined && state !== 'terminated') return state !== wanted;
+        throw new LaunchFault({ kind: 'terminal', message: `the machine ${id} is gone` });
+      });
+    };
+    const first = await open();
+    if (first.length === 0) return;
+    await this.limiters.other.turn(signal);
+    await ask(first, signal);
+    await until(async () => ((await open()).length === 0 ? true : undefined), {
+      everyMs: config.describeEvery,
+      clock,
+      signal,
+    });
+  }
+
   async #list(signal: AbortSignal): Promise<readonly CloudMachine[]> {
     for (let attempt = 1; ; attempt += 1) {
       await this.limiters.describe.turn(signal);
       try {
-        return (await this.#driver.list(this.#options.owner, signal)).machines;
+        const { machines } = await this.#driver.list(this.#options.owner, signal);
+        this.#learn(machines);
+        return machines;
       } catch (error) {
         const { kind } = this.#driver.classify(error);
         if (kind === 'throttled') this.limiters.describe.throttled();
         if ((kind !== 'throttled' && kind !== 'transient') || attempt >= this.#options.config.launchTries) throw error;
         this.#options.log.warn('the machine list could not be read; trying again', { reason: errorMessage(error) });
       }
+    }
+  }
+
+  /** A machine that was made and ended at once for want of capacity says as much as a call that was refused. */
+  #learn(machines: readonly CloudMachine[]): void {
+    for (const { id, endedBy, reason } of machines) {
+      const token = this.#store.owner(id)?.callToken;
+      const offer = token === undefined ? undefined : this.#store.call(token)?.call.offer;
+      if (!offer || endedBy === undefined || this.#unavailable.reason(offer) !== undefined) continue;
+      if (LAUNCH_REACTIONS[endedBy] === 'next-offer') this.#unavailable.mark(offer, 'offer', reason);
     }
   }
 

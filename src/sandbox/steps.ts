@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { InfraletError } from '../base/errors.ts';
 import type { InstanceId, SandboxId } from '../base/ids.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
-import { type Instance, type Provider, TAGS } from '../cloud/contract.ts';
+import { type Instance, ownerTags, type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from '../guest/channel.ts';
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
@@ -188,8 +188,7 @@ function startKind({ pool, machine }: SandboxRecord): StartKind {
 
 function machineTags(config: Config, node: string, record: SandboxRecord): Readonly<Record<string, string>> {
   return {
-    [TAGS.cluster]: config.cluster,
-    [TAGS.node]: node,
+    ...ownerTags(config.cluster, node),
     [TAGS.sandbox]: record.id,
     [TAGS.podUid]: record.podUid,
     [TAGS.attempt]: String(record.attempt),

@@ -1,7 +1,7 @@
 /** Finds machines and pod networks that carry this node's name and belong to no sandbox; seen twice before it acts. */
 import { errorMessage } from '../base/errors.ts';
 import type { Clock } from '../base/time.ts';
-import { type Provider, TAGS } from '../cloud/contract.ts';
+import { ownerTags, type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { PodNetwork } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -53,7 +53,7 @@ export class Sweeper implements AsyncDisposable {
   async sweep(signal: AbortSignal): Promise<void> {
     const { config, provider, network, store, log, nodeName } = this.#deps;
     // What exists first, the journal second: a sandbox made in between is then never taken for an orphan.
-    const tags = { [TAGS.cluster]: config.cluster, [TAGS.node]: nodeName };
+    const tags = ownerTags(config.cluster, nodeName);
     const machines = await provider.describe({ by: 'tags', tags }, signal);
     const namespaces = await network.list(signal);
     const orphanMachines = machines.filter((machine) => !store.knows(machine.tags[TAGS.sandbox] ?? ''));

@@ -11,7 +11,7 @@ providerSuite('fake', async () => ({
   open: async (signal) =>
     await loaded.create(
       loaded.parseConfig({ hourlyPrice: 0.05 }),
-      { log: nullLogger, clock: systemClock, stateDir: '', guestImageDir: '' },
+      { log: nullLogger, clock: systemClock, stateDir: '', guestImageDir: '', owner: {} },
       signal,
     ),
   consoleReady: async (provider, id, signal) => await provider.console(id, 1000, signal),

@@ -8,7 +8,7 @@ import { nullLogger } from '../../src/telemetry/log.ts';
 
 const [stateDir = '', guestImageDir = '', section = '{}', token = ''] = process.argv.slice(2);
 const signal = AbortSignal.timeout(120_000);
-const context = { log: nullLogger, clock: systemClock, stateDir, guestImageDir };
+const context = { log: nullLogger, clock: systemClock, stateDir, guestImageDir, owner: {} };
 const opened = await provider.create(provider.parseConfig(JSON.parse(section)), context, signal);
 process.stdout.write('open\n');
 const shape = { cpuMillis: 1000, memoryBytes: 256 * 2 ** 20, diskBytes: 0 };

@@ -36,7 +36,7 @@ export async function qemuPlace(): Promise<QemuPlace> {
     open: async (signal) =>
       await QemuProvider.open(
         qemu.parseConfig(place.section),
-        { log: nullLogger, clock: systemClock, stateDir, guestImageDir: place.imageDir },
+        { log: nullLogger, clock: systemClock, stateDir, guestImageDir: place.imageDir, owner: {} },
         signal,
       ),
     leftovers: async () => [

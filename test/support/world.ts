@@ -64,7 +64,7 @@ export class World {
     const module = await loadProvider('fake');
     const provider = await module.create(
       module.parseConfig(config.providers['fake'] ?? {}),
-      { log: nullLogger, clock: systemClock, stateDir: directory, guestImageDir: directory },
+      { log: nullLogger, clock: systemClock, stateDir: directory, guestImageDir: directory, owner: {} },
       new AbortController().signal,
     );
     return new World(provider, directory, config);

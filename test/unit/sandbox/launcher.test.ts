@@ -22,7 +22,7 @@ let launcher: Launcher;
 
 beforeEach(() => {
   faults = new FaultPlan();
-  const context = { log: nullLogger, clock: systemClock, stateDir: '', guestImageDir: '' };
+  const context = { log: nullLogger, clock: systemClock, stateDir: '', guestImageDir: '', owner: {} };
   provider = new FakeProvider(parseFake({}), context, faults);
   templates = new TemplateKeeper({
     cloning: provider.clone,
