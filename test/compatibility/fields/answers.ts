@@ -35,7 +35,7 @@ export const ANSWERS: Fields = {
     annotations: filled(),
     runtime_handler: filled(),
   },
-  CreateContainerResponse: { container_id: filled('32 hexadecimal digits') },
+  CreateContainerResponse: { container_id: filled('64 hexadecimal digits') },
   ListContainersResponse: { containers: filled() },
   StreamContainersResponse: { containers: filled() },
   Container: {

@@ -43,7 +43,10 @@ export const IMAGE: Fields = {
   },
   PullImageResponse: { image_ref: filled() },
   RemoveImageRequest: { image: done('all its names go; succeeds on the unknown') },
-  ImageFsInfoResponse: { image_filesystems: filled(), container_filesystems: filled('scratch disks of the machines') },
+  ImageFsInfoResponse: {
+    image_filesystems: filled(),
+    container_filesystems: filled('the same one: it tells the kubelet that images and containers are not split'),
+  },
   FilesystemUsage: { timestamp: filled(), fs_id: filled(), used_bytes: filled(), inodes_used: filled() },
   FilesystemIdentifier: { mountpoint: filled() },
 };
