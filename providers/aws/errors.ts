@@ -31,6 +31,8 @@ const CODES: Readonly<Record<string, Meaning>> = {
   Unavailable: { kind: 'transient' },
   ServiceUnavailable: { kind: 'transient' },
   'InvalidInstanceID.NotFound': { kind: 'not-found-yet' },
+  // An id that never was one of EC2's.
+  'InvalidInstanceID.Malformed': { kind: 'not-found-yet' },
   IncorrectInstanceState: { kind: 'transient' },
   IncorrectState: { kind: 'transient' },
   UnauthorizedOperation: { kind: 'auth' },

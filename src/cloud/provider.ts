@@ -120,7 +120,6 @@ export class CloudProvider implements Provider {
         try {
           return { token: request.token, ok: true, instance: await this.#launchOnce(request, signal) };
         } catch (error) {
-          signal.throwIfAborted();
           return { token: request.token, ok: false, error };
         }
       }),
@@ -138,6 +137,7 @@ export class CloudProvider implements Provider {
 
   async #launchOne(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
     const { token } = request;
+    signal.throwIfAborted();
     this.#store.add(request);
     const known = this.#store.launch(token);
     let outcome: Outcome | undefined;
@@ -147,6 +147,12 @@ export class CloudProvider implements Provider {
     let lastFault: CloudFault | undefined;
     const passed = new Set<string>();
     for (let asked = 0; ; asked += 1) {
+      if (outcome?.machine?.state === 'terminated') {
+        // An old token may bring back what has ended since.
+        const { id, reason, endedBy = 'terminal' } = outcome.machine;
+        this.#store.forgetInstances([id]);
+        throw new LaunchFault({ kind: endedBy, message: `the machine ${id} ended as soon as it was made: ${reason}` });
+      }
       if (outcome?.machine) {
         this.#snapshot.made([outcome.machine]);
         return this.#instance(outcome.machine, true);
@@ -327,7 +333,13 @@ export class CloudProvider implements Provider {
 
   async console(id: InstanceId, maxBytes: number, signal: AbortSignal): Promise<string> {
     await this.limiters.other.turn(signal, 1, -1);
-    return await this.#driver.console(id, maxBytes, signal);
+    try {
+      return await this.#driver.console(id, maxBytes, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (this.#driver.classify(error).kind === 'not-found-yet') return '';
+      throw error;
+    }
   }
 
   async doctor(signal: AbortSignal): Promise<readonly Check[]> {

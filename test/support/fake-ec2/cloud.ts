@@ -1,0 +1,180 @@
+/**
+ * What EC2 does, as far as a launcher of machines can tell: tokens, partial fills, machines that are pending for a while, lists
+ * that lag, capacity by (type, zone, market), ends with reasons. Time is real or the test's; nothing is random.
+ */
+import { Buffer } from 'node:buffer';
+
+export interface FakeType {
+  readonly name: string;
+  readonly cpus: number;
+  readonly memoryMib: number;
+  readonly architecture: 'x86_64' | 'arm64';
+  readonly gpus?: { readonly name: string; readonly count: number };
+  readonly spotPrice: number;
+}
+
+export interface FakeInstance {
+  readonly id: string;
+  readonly token: string;
+  readonly type: string;
+  readonly zone: string;
+  readonly market: 'spot' | 'on-demand';
+  readonly address: string;
+  readonly launchedAt: number;
+  readonly userData: string;
+  readonly request: Readonly<Record<string, string>>;
+  tags: Record<string, string>;
+  /** Since when it is what `ended` or `stopped` say. */
+  ended: { readonly at: number; readonly code: string; readonly message: string } | undefined;
+  stopped: boolean;
+  console: string;
+}
+
+/** What a machine really is: nothing, a process, a virtual machine. */
+export interface LaunchBackend {
+  start(instance: FakeInstance): Promise<void>;
+  stop(instance: FakeInstance): Promise<void>;
+}
+
+export class Ec2Fault extends Error {
+  readonly code: string;
+  readonly status: number;
+  constructor(code: string, message: string, status = 400) {
+    super(message);
+    this.code = code;
+    this.status = status;
+  }
+}
+
+export interface Script {
+  readonly action: string;
+  /** `after`: the call has its effect, and its answer is lost. */
+  readonly when: 'before' | 'after';
+  readonly code: string;
+  readonly status?: number;
+  readonly message?: string;
+}
+
+export interface FakeCloudOptions {
+  readonly now: () => number;
+  readonly pendingMs: number;
+  /** How long a new machine is missing from lists. */
+  readonly lagMs: number;
+  readonly types: readonly FakeType[];
+  readonly zones: readonly string[];
+  readonly backend?: LaunchBackend;
+}
+
+export interface RunRequest {
+  readonly token: string;
+  readonly type: string;
+  readonly zone: string;
+  readonly market: 'spot' | 'on-demand';
+  readonly min: number;
+  readonly max: number;
+  readonly userData: string;
+  readonly tags: Readonly<Record<string, string>>;
+  /** All parameters, for the comparison under one token and for tests to look at. */
+  readonly request: Readonly<Record<string, string>>;
+}
+
+export class FakeCloud {
+  readonly options: FakeCloudOptions;
+  readonly instances = new Map<string, FakeInstance>();
+  /** Machines left by "type/zone/market"; absent: no end of them. */
+  readonly capacity = new Map<string, number>();
+  readonly script: Script[] = [];
+  readonly #tokens = new Map<string, { readonly params: string; readonly ids: readonly string[] }>();
+  #count = 0;
+
+  constructor(options: FakeCloudOptions) {
+    this.options = options;
+  }
+
+  /** The next scripted fault for this action, taken out of the script. */
+  fault(action: string, when: Script['when']): Ec2Fault | undefined {
+    const index = this.script.findIndex((entry) => entry.action === action && entry.when === when);
+    const [entry] = index < 0 ? [] : this.script.splice(index, 1);
+    return entry && new Ec2Fault(entry.code, entry.message ?? `scripted ${entry.code}`, entry.status ?? 400);
+  }
+
+  async run(request: RunRequest): Promise<readonly FakeInstance[]> {
+    const params = JSON.stringify(request.request);
+    const before = this.#tokens.get(request.token);
+    if (before) {
+      if (before.params !== params) {
+        throw new Ec2Fault('IdempotentParameterMismatch', 'the client token was used with other parameters');
+      }
+      return before.ids.flatMap((id) => this.instances.get(id) ?? []);
+    }
+    if (Buffer.from(request.userData, 'base64').length > 16 * 1024) {
+      throw new Ec2Fault('InvalidUserData.Malformed', 'User data is limited to 16384 bytes');
+    }
+    const place = `${request.type}/${request.zone}/${request.market}`;
+    const left = this.capacity.get(place) ?? Number.POSITIVE_INFINITY;
+    if (left < request.min) {
+      // With status 500, as EC2 has it.
+      throw new Ec2Fault('InsufficientInstanceCapacity', `no capacity for ${place}`, 500);
+    }
+    const made = Array.from({ length: Math.min(left, request.max) }, () => this.#make(request));
+    this.capacity.set(place, left - made.length);
+    this.#tokens.set(request.token, { params, ids: made.map(({ id }) => id) });
+    for (const instance of made) await this.options.backend?.start(instance);
+    return made;
+  }
+
+  #make({ token, type, zone, market, userData, tags, request }: RunRequest): FakeInstance {
+    this.#count += 1;
+    // Ids whose order is not that of their making.
+    const id = `i-${((this.#count * 2_654_435_761) % 2 ** 32).toString(16).padStart(17, '0')}`;
+    const address = `10.20.${this.#count >> 8}.${this.#count & 255}`;
+    const instance: FakeInstance = {
+      id,
+      token,
+      type,
+      zone,
+      market,
+      address,
+      launchedAt: this.options.now(),
+      userData,
+      request,
+      tags: { ...tags },
+      ended: undefined,
+      stopped: false,
+      console: `[    0.000000] fake machine ${id} has started\n`,
+    };
+    this.instances.set(id, instance);
+    return instance;
+  }
+
+  get alive(): readonly FakeInstance[] {
+    return [...this.instances.values()].filter(({ ended }) => !ended);
+  }
+
+  /** Those that a list shows now. */
+  get visible(): readonly FakeInstance[] {
+    const { now, lagMs } = this.options;
+    return [...this.instances.values()].filter(({ launchedAt }) => launchedAt + lagMs <= now());
+  }
+
+  state(instance: FakeInstance): string {
+    const { now, pendingMs } = this.options;
+    if (instance.ended) return 'terminated';
+    if (instance.stopped) return 'stopped';
+    return instance.launchedAt + pendingMs > now() ? 'pending' : 'running';
+  }
+
+  known(ids: readonly string[]): readonly FakeInstance[] {
+    return ids.map((id) => {
+      const instance = this.instances.get(id);
+      if (!instance) throw new Ec2Fault('InvalidInstanceID.NotFound', `The instance ID '${id}' does not exist`);
+      return instance;
+    });
+  }
+
+  async end(instance: FakeInstance, code: string, message: string): Promise<void> {
+    if (instance.ended) return;
+    instance.ended = { at: this.options.now(), code, message };
+    await this.options.backend?.stop(instance);
+  }
+}
