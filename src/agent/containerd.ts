@@ -2,7 +2,7 @@
 import { Client, type ClientReadableStream, credentials, type ServiceError } from '@grpc/grpc-js';
 import { InfraletError } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
-import { MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
+import { largestReply, MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
 import { LIMITS } from './options.ts';
 import type { Phases } from './status.ts';
 
@@ -18,7 +18,7 @@ const identity = (bytes: Buffer): Buffer => bytes;
 
 export function connectContainerd(socket: string, maxMessage: number): Containerd {
   const client = new Client(`unix:${socket}`, credentials.createInsecure(), {
-    'grpc.max_receive_message_length': maxMessage,
+    'grpc.max_receive_message_length': largestReply(maxMessage),
     'grpc.max_send_message_length': maxMessage + MESSAGE_OVERHEAD,
     // containerd starts beside the agent: look again soon, and often; a refused unix socket costs nothing.
     'grpc.initial_reconnect_backoff_ms': 100,

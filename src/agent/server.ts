@@ -2,7 +2,7 @@
 import { Server, type ServerUnaryCall, type ServerWritableStream, type sendUnaryData } from '@grpc/grpc-js';
 import { InfraletError } from '../base/errors.ts';
 import type { AgentDefinition, AgentHandlers } from '../gen/infralet/agent/v1/Agent.ts';
-import { MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
+import { largestReply, MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { configure } from './configure.ts';
 import type { Containerd } from './containerd.ts';
@@ -48,7 +48,7 @@ interface AnyStream {
 export function createServer(parts: AgentParts, service: AgentDefinition, maxMessage: number): Server {
   const server = new Server({
     'grpc.max_receive_message_length': maxMessage + MESSAGE_OVERHEAD,
-    'grpc.max_send_message_length': maxMessage + MESSAGE_OVERHEAD,
+    'grpc.max_send_message_length': largestReply(maxMessage),
     'grpc.enable_channelz': 0,
   });
   server.addService(service, handlers(parts));

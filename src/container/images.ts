@@ -18,10 +18,11 @@ export class GuestImages {
   }
 
   async ensure(sandboxId: SandboxId, image: ImageRecord, channel: AgentChannel, signal: AbortSignal): Promise<void> {
+    // Before any waiting: from here on the image may be removed from the node, and the machine still gets it.
+    this.#images.grant(sandboxId, image.id);
     using _held = await this.#lock.acquire(sandboxId, signal);
     const present = this.#present.get(sandboxId) ?? new Set();
     if (present.has(image.id)) return;
-    this.#images.grant(sandboxId, image.id);
     const options = { signal, timeoutMs: PULL_MS };
     const found = await channel.cri('ImageStatus', { image: { image: image.id } }, options);
     if (!found.image) {

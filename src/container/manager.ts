@@ -5,6 +5,7 @@ import { type Clock, nanos } from '../base/time.ts';
 import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
 import type { ExecSyncResponse__Output } from '../gen/runtime/v1/ExecSyncResponse.ts';
 import type { AgentChannel } from '../guest/channel.ts';
+import { normalisedName } from '../image/reference.ts';
 import type { ImageRecord, ImageService } from '../image/service.ts';
 import { guestSandboxConfig, type NodeFacts } from '../sandbox/guest-config.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
@@ -263,8 +264,12 @@ export class ContainerManager implements ContainerService {
     return view;
   }
 
+  /** The name that was asked for, in full, while the image still has it; else one of the image's own. */
   #imageName({ record, config }: ContainerEntry): string {
-    return this.#deps.images.find(record.imageId)?.repoTags[0] ?? config.image?.image ?? '';
+    const { image = '', userSpecifiedImage = '' } = config.image ?? {};
+    const tags = this.#deps.images.find(record.imageId)?.repoTags ?? [];
+    const asked = [image, userSpecifiedImage].map(normalisedName).find((name) => name && tags.includes(name));
+    return asked ?? tags[0] ?? (userSpecifiedImage || image);
   }
 
   #find(id: string): ContainerEntry | undefined {

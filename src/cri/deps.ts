@@ -33,7 +33,7 @@ export type CriContainers = Pick<
   'create' | 'start' | 'stop' | 'remove' | 'get' | 'list' | 'execSync' | 'checkStream' | 'openStream'
 >;
 /** The parts of the image store that the CRI shows; the rest is for machines. */
-export type CriImages = Pick<ImageService, 'pull' | 'find' | 'list' | 'remove' | 'usage'>;
+export type CriImages = Pick<ImageService, 'pull' | 'configuration' | 'find' | 'list' | 'remove' | 'usage'>;
 
 export interface CriDeps {
   readonly config: Pick<Config, 'server' | 'runtimeHandlers'>;

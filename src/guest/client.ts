@@ -1,7 +1,7 @@
 /** gRPC clients of agents: one target, our credentials, limits. */
 import { isIP } from 'node:net';
 import type { AgentClient } from '../gen/infralet/agent/v1/Agent.ts';
-import { MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
+import { largestReply, MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
 import { type AgentPackage, loadAgent } from '../rpc/load.ts';
 import type { AgentCredentials } from './credentials.ts';
 
@@ -21,7 +21,7 @@ export function clientFactory(maxMessage: number): ClientFactory {
   return (address, credentials) => {
     definition ??= loadAgent();
     return new definition.Agent(target(address), credentials, {
-      'grpc.max_receive_message_length': maxMessage + MESSAGE_OVERHEAD,
+      'grpc.max_receive_message_length': largestReply(maxMessage),
       'grpc.max_send_message_length': maxMessage + MESSAGE_OVERHEAD,
       'grpc-node.flow_control_window': WINDOW_BYTES,
       // Repeating is the reconciler's business, and the retry buffer would hold whole tunnels.

@@ -3,7 +3,7 @@ import type { Digest } from '../base/ids.ts';
 import type { BlobStore } from './blob-store.ts';
 import type { ImageIndex, StoredImage } from './image-index.ts';
 import { splitUser } from './manifest.ts';
-import { formatReference, parseReference } from './reference.ts';
+import { normalisedName } from './reference.ts';
 import type { ImageRecord } from './service.ts';
 
 const SHORT_ID = /^(?:sha256:)?([0-9a-f]{12,64})$/;
@@ -30,7 +30,7 @@ export class Catalogue {
 
   /** By name, id, or a prefix of the id (12 digits at least) that fits one image only. */
   find(reference: string): StoredImage | undefined {
-    const named = this.#index.byName(normalised(reference) ?? reference);
+    const named = this.#index.byName(normalisedName(reference) ?? reference);
     if (named) return named;
     const prefix = SHORT_ID.exec(reference)?.[1];
     if (prefix === undefined) return undefined;
@@ -86,17 +86,8 @@ export class Catalogue {
   }
 }
 
-/** The normalised name, undefined for what is none (an id, garbage): a look-up simply finds nothing then. */
-function normalised(reference: string): string | undefined {
-  try {
-    return formatReference(parseReference(reference));
-  } catch {
-    return undefined;
-  }
-}
-
 function namePattern(pattern: string): RegExp {
-  const name = pattern.includes('*') ? pattern : (normalised(pattern) ?? pattern);
+  const name = pattern.includes('*') ? pattern : (normalisedName(pattern) ?? pattern);
   return new RegExp(
     `^${name
       .split('*')

@@ -48,6 +48,10 @@ export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
 const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json';
 
+/** Layers that containerd in the guest unpacks: tar, plain or compressed, in OCI's words and in Docker's. */
+const LAYER =
+  /^(?:application\/vnd\.oci\.image\.layer\.v1\.tar(?:\+gzip|\+zstd)?|application\/vnd\.docker\.image\.rootfs\.diff\.tar(?:\.gzip|\.zstd)?)$/;
+
 const descriptor = z.object({
   mediaType: z.string().default(''),
   digest: z.string().transform((text) => parseDigest(text)),
@@ -113,6 +117,18 @@ export function parseManifest(data: Uint8Array, what: string): Manifest | Index 
       `image ${what} has a layer outside its registry (${foreign.digest})`,
       {
         hint: 'such layers belong to Windows images; choose an image for Linux',
+      },
+    );
+  }
+  const odd = manifest.layers.find(({ mediaType }) => !LAYER.test(mediaType));
+  if (odd) {
+    throw new InfraletError(
+      'FAILED_PRECONDITION',
+      `image ${what} cannot be run: its layer ${odd.digest} is of type ${JSON.stringify(odd.mediaType)}`,
+      {
+        hint: odd.mediaType.endsWith('+encrypted')
+          ? 'encrypted layers need keys, which this node has not; push the image decrypted'
+          : 'it is an artifact (a chart, a model, a signature), not a container image; check the name',
       },
     );
   }

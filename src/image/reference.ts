@@ -48,6 +48,15 @@ export function formatReference(reference: Reference): string {
   return reference.digest === undefined ? `${name}:${reference.tag ?? 'latest'}` : `${name}@${reference.digest}`;
 }
 
+/** The whole name of what a user wrote; undefined for what is none (an id, garbage): a look-up simply finds nothing then. */
+export function normalisedName(text: string): string | undefined {
+  try {
+    return formatReference(parseReference(text));
+  } catch {
+    return undefined;
+  }
+}
+
 /** The registry's host as `AuthConfig.serverAddress` may spell it: with scheme, path, or one of Docker Hub's other names. */
 export function registryOfServerAddress(address: string): string {
   const host = address.replace(/^[a-z]+:\/\//i, '').replace(/\/.*$/, '');

@@ -49,6 +49,8 @@ export interface ImageService {
    * (https://github.com/kubernetes/kubernetes/pull/135710). Succeeds on the absent.
    */
   remove(reference: string, signal: AbortSignal): Promise<void>;
+  /** The image's configuration (an OCI image config), for people. Throws NOT_FOUND when the image is not here. */
+  configuration(id: Digest): Promise<unknown>;
   usage(signal: AbortSignal): Promise<ImageFilesystem>;
 
   /**

@@ -1,4 +1,5 @@
 /** The image service put together: store, index, pulls, loads, and what guests may read. */
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import PQueue from 'p-queue';
 import { InfraletError } from '../base/errors.ts';
@@ -84,6 +85,11 @@ export async function createImageService(options: ImageServiceOptions): Promise<
       catalogue.delete(image.id);
       log.info('image removed', { image: reference, id: image.id });
       await blobs.settled();
+    },
+    configuration: async (id) => {
+      if (!catalogue.get(id)) throw new InfraletError('NOT_FOUND', `the image ${id} is not on this node`);
+      using _kept = blobs.hold([id]);
+      return JSON.parse(await readFile(blobs.path(id), 'utf8'));
     },
     usage: async (signal) => {
       const { bytes, inodes } = await diskUsage(root, signal);

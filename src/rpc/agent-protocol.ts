@@ -53,6 +53,13 @@ export const GUEST_CGROUP_PARENT = '/pod';
 
 /** Room for the protobuf frame around a relayed message of the largest size. */
 export const MESSAGE_OVERHEAD = 64 * 1024;
+/** containerd's ExecSync answers with up to 16 MiB of each of two outputs; the node cuts them to what the kubelet takes. */
+const EXEC_OUTPUT_BYTES = 2 * 16 * 1024 * 1024;
+
+/** Largest relayed answer, bytes. */
+export function largestReply(maxMessage: number): number {
+  return Math.max(maxMessage, EXEC_OUTPUT_BYTES) + MESSAGE_OVERHEAD;
+}
 
 /** Largest piece of a byte stream (tunnels, files) in one message. */
 export const CHUNK_BYTES = 64 * 1024;

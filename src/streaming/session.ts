@@ -72,7 +72,8 @@ export class Session {
   /** Passes the request on and joins both connections; resolves when both are closed. */
   async run(target: StreamTarget): Promise<void> {
     const guest = target.socket;
-    const protocol = ownProtocol(this.#kind, this.#request);
+    const convertible = this.#kind === 'portforward' || target.streams !== undefined;
+    const protocol = convertible ? ownProtocol(this.#kind, this.#request) : undefined;
     try {
       this.#gone.signal.throwIfAborted();
       if (protocol === undefined) await this.#continue(target);

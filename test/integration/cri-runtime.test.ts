@@ -272,12 +272,12 @@ describe('streaming', () => {
 
     const exec = await cri.client.Exec({ containerId: id.slice(0, 13), cmd: ['cat'], stdin: true, stdout: true });
     expect(exec.url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/exec\/[A-Za-z0-9_-]{43}$/);
-    const result = await runStream(exec.url, { stdin: 'exit 7' });
+    const result = await runStream(exec.url, { stdin: 'exit 7', protocols: ['v4.channel.k8s.io'] });
     expect([result.exitCode, result.stderr.toString()]).toEqual([7, 'bye']);
     await expect(runStream(exec.url)).rejects.toThrow('refused');
 
     const attach = await cri.client.Attach({ containerId: id, stdin: true, stdout: true, tty: true });
-    expect((await runStream(attach.url, { stdin: 'exit 0' })).exitCode).toBe(0);
+    expect((await runStream(attach.url, { stdin: 'exit 0', protocols: ['v4.channel.k8s.io'] })).exitCode).toBe(0);
     const forward = await cri.client.PortForward({ podSandboxId: sandbox.slice(0, 13), port: [80, 443] });
     (await forwardedPort(forward.url)).destroy();
 

@@ -177,6 +177,7 @@ export function memoryServices(): MemoryServices {
         const image = imageOf(reference);
         if (image) images.delete(image.id);
       },
+      configuration: async () => ({ architecture: 'amd64', os: 'linux' }),
       usage: async () => ({ mountpoint: '/var/lib/infralet/images', usedBytes: 5_000_000_000, inodesUsed: 42 }),
     },
   };

@@ -36,6 +36,7 @@ function images(): ImageService {
     find: (reference) => (reference === IMAGE || reference === record.repoTags[0] ? record : undefined),
     list: () => [record],
     remove: async () => undefined,
+    configuration: async () => ({}),
     usage: async () => ({ mountpoint: '/', usedBytes: 0, inodesUsed: 0 }),
     grant: () => undefined,
     revoke: () => undefined,

@@ -43,6 +43,11 @@ describe('a pull', () => {
       annotations: { colour: 'blue' },
     });
     expect(images.list()).toStrictEqual([record]);
+    expect(await images.configuration(record.id)).toMatchObject({
+      os: 'linux',
+      config: { User: 'www-data:staff', Cmd: ['/bin/sh'] },
+      rootfs: { type: 'layers', diff_ids: image.layers.map(({ diffId }) => diffId) },
+    });
     for (const name of [
       image.id,
       image.id.slice(7),

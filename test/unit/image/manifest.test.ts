@@ -46,6 +46,27 @@ describe('manifests', () => {
     expect(() => parseManifest(data, 'the image')).toThrow(/image the image is malformed/);
   });
 
+  test('takes every kind of layer that containerd unpacks, and names one that it does not', () => {
+    const oci = 'application/vnd.oci.image.layer.v1.tar';
+    const docker = 'application/vnd.docker.image.rootfs.diff.tar';
+    const parse = (mediaType: string) => parseManifest(bytes({ ...manifest, layers: [{ ...layer, mediaType }] }), 'x');
+    for (const good of [oci, `${oci}+gzip`, `${oci}+zstd`, `${docker}.gzip`, `${docker}.zstd`, docker]) {
+      expect(parse(good)).toMatchObject({ kind: 'manifest', layers: [{ mediaType: good }] });
+    }
+    expect(() => parse('application/vnd.cncf.helm.chart.content.v1.tar+gzip')).toThrow(
+      /cannot be run: its layer sha256:.* is of type "application\/vnd\.cncf\.helm/,
+    );
+    expect(() => parse(`${oci}+gzip+encrypted`)).toThrow(
+      expect.objectContaining({ hint: expect.stringContaining('keys') }),
+    );
+    for (const windows of [
+      `${docker.replace('.diff', '.foreign.diff')}.gzip`,
+      `${oci.replace('.layer', '.layer.nondistributable')}+gzip`,
+    ]) {
+      expect(() => parse(windows)).toThrow('outside its registry');
+    }
+  });
+
   test('refuses schema 1', () => {
     expect(() => parseManifest(bytes({ schemaVersion: 1, fsLayers: [] }), 'x')).toThrow('schema 1');
   });
