@@ -13,7 +13,7 @@ import type { RuntimeState } from './cri/deps.ts';
 import { createCriServer } from './cri/server.ts';
 import { createDialer } from './guest/dialer.ts';
 import { readGuestManifest } from './guest-image/manifest.ts';
-import { createImageService } from './image/store-service.ts';
+import { createImageService, imageDirectory } from './image/store-service.ts';
 import { CniNetwork } from './network/cni-network.ts';
 import type { PodNetwork } from './network/pod-network.ts';
 import { startNodeRuntime } from './node-runtime.ts';
@@ -57,7 +57,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
     startNodeRuntime({ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log }),
   );
   const streaming = stack.use(await createStreamingServer({ config: config.streaming, log, clock }));
-  const { sandboxes, containers, list, pools, describe } = runtime;
+  const { sandboxes, containers, stats, events, list, pools, describe } = runtime;
   stack.use(
     await startAdminServer({
       path: adminSocket(config.server.socket),
@@ -81,6 +81,9 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       sandboxes,
       containers,
       images,
+      stats,
+      imageDirectory: imageDirectory(config.stateDir),
+      events,
       streaming,
       runtimeStatus: (status) => runtimeState(config, network, status),
     }),

@@ -12,6 +12,7 @@ import { ContainerObserver } from './container/observer.ts';
 import type { ContainerService } from './container/service.ts';
 import { ContainerStore } from './container/store.ts';
 import { containerSummary } from './container/summary.ts';
+import { EventFeed, type EventService } from './events/feed.ts';
 import type { ChannelDialer } from './guest/channel.ts';
 import type { ImageService } from './image/service.ts';
 import type { PodNetwork } from './network/pod-network.ts';
@@ -31,6 +32,8 @@ import { SandboxStore } from './sandbox/store.ts';
 import { Sweeper } from './sandbox/sweeper.ts';
 import { TemplateKeeper } from './sandbox/templates.ts';
 import type { Journal } from './state/journal.ts';
+import { StatsKeeper } from './stats/keeper.ts';
+import type { StatsService } from './stats/service.ts';
 import type { Logger } from './telemetry/log.ts';
 import { MountCarrier } from './volume/mounts.ts';
 
@@ -50,6 +53,8 @@ export interface NodeRuntimeOptions {
 export interface NodeRuntime extends AsyncDisposable {
   readonly sandboxes: SandboxService;
   readonly containers: ContainerService;
+  readonly stats: StatsService;
+  readonly events: EventService;
   /** All sandboxes, also those still being made, JSON-able. */
   readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** Pools of machines that wait for pods. */
@@ -78,14 +83,26 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     clock,
     log: log.child({ component: 'session' }),
     heartbeatMs: config.machine.heartbeat,
+    sampling: { everyMs: config.stats.interval, layerMs: config.stats.layerInterval },
     hooks: {
-      onEvent: (id, event) => observer.onEvent(id, event),
+      onEvent: (id, event) => {
+        if (event.kind === 'sample') stats.take(id, event.sample);
+        else observer.onEvent(id, event);
+      },
       onImageConnection: (id, socket) => images.serveGuest(id, socket),
       onEnd: (id, reason) => {
         log.debug('session ended', { sandboxId: id, reason });
         reconciler.trigger(id);
       },
     },
+  });
+  const stats = new StatsKeeper({
+    sandboxes: sandboxStore,
+    containers: containerStore,
+    sessions,
+    config: config.stats,
+    clock,
+    log,
   });
   const observer = new ContainerObserver({
     store: containerStore,
@@ -137,10 +154,19 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     node,
     clock,
   });
+  const events = new EventFeed({
+    sandboxes: sandboxStore,
+    containers: containerStore,
+    view: (entry) => sandboxes.view(entry),
+    statuses: (id) => containers.statuses(id),
+    maxQueued: config.events.maxQueued,
+    clock,
+  });
   const sweeper = new Sweeper({ config, nodeName: node.hostname, provider, network, store: sandboxStore, clock, log });
 
   // Disposed in reverse: first nobody asks for anything new, then the work ends, then the channels close.
   stack.use(sessions);
+  stack.use(stats);
   stack.use(observer);
   stack.use(reconciler);
   stack.use(sweeper);
@@ -165,6 +191,8 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     containers,
     pool,
     pools: (signal) => listPools(provider, pool.view(), signal),
+    stats,
+    events,
     list: (signal) => listSandboxes(known, signal),
     describe: (id, signal) => describeSandbox(known, id, signal),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

@@ -16,6 +16,7 @@ import { type AgentOptions, parseOptions } from './options.ts';
 import { loadService, VERSION } from './proto.ts';
 import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
+import { Sampler } from './sampler.ts';
 import { createServer } from './server.ts';
 import { Phases } from './status.ts';
 import { becomeClone } from './template.ts';
@@ -48,6 +49,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       containerd,
       relay: new Relay(containerd),
       events: new EventHub(containerd, log),
+      sampler: new Sampler(options),
       tunnels: new Tunnels(options.streaming, incoming),
       incoming,
       phases,

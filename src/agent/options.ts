@@ -30,6 +30,15 @@ export const LIMITS = {
   watchBacklog: 1000,
   heartbeatMinMs: 100,
   heartbeatMaxMs: 60_000,
+  /** Between samples: a sample costs an emulated machine some 10 ms. */
+  sampleMinMs: 500,
+  sampleMaxMs: 3_600_000,
+  /** Containers and interfaces in one sample; a pod has a few. */
+  sampledContainers: 256,
+  sampledInterfaces: 32,
+  /** Files of one container that are counted, and how many without a pause. */
+  layerEntries: 1_000_000,
+  layerSlice: 64,
   /** First pause and longest pause between subscriptions to containerd's events. */
   resubscribeMs: 100,
   resubscribeMaxMs: 2000,
@@ -68,6 +77,9 @@ export interface AgentOptions {
   /** containerd's files of its pod sandboxes, and the root of the groups that their processes are in. */
   readonly sandboxesDir: string;
   readonly cgroupDir: string;
+  /** containerd's bundles of the pod's containers. */
+  readonly bundlesDir: string;
+  readonly procDir: string;
   /** Takes the machine's id, a new one for every machine. */
   readonly machineIdFile: string;
   /** Sets clock and randomness (agent/refresh.ts); empty: `dateCommand` and `entropyFile` do what they can. */
@@ -119,6 +131,8 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     nicsDir: at('/sys/class/net'),
     sandboxesDir: at('/scratch/containerd/io.containerd.grpc.v1.cri/sandboxes'),
     cgroupDir: at('/sys/fs/cgroup'),
+    bundlesDir: at('/run/containerd/io.containerd.runtime.v2.task/k8s.io'),
+    procDir: at('/proc'),
     machineIdFile: at('/run/machine-id'),
     refreshCommand: moved || values.date !== undefined ? '' : '/usr/lib/infralet/refresh',
     dateCommand: values.date ?? (moved ? 'true' : 'date'),

@@ -21,6 +21,7 @@ import { RefusalLog } from './log.ts';
 import type { AgentOptions } from './options.ts';
 import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
+import { Sampler } from './sampler.ts';
 import { createServer } from './server.ts';
 import type { Phases } from './status.ts';
 import { Tunnels } from './tunnel.ts';
@@ -55,6 +56,7 @@ export async function rehearse(parts: {
       refusals: new RefusalLog(log),
       relay: new Relay(containerd),
       events: new EventHub(containerd, log),
+      sampler: new Sampler(options),
       tunnels: new Tunnels(options.streaming, incoming),
       incoming,
       onCredentials: () => undefined,

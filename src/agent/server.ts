@@ -12,11 +12,12 @@ import type { Credentials, Identity } from './identity.ts';
 import type { IncomingQueue } from './incoming.ts';
 import type { RefusalLog } from './log.ts';
 import { notePassed } from './memory.ts';
-import type { AgentOptions } from './options.ts';
+import { type AgentOptions, LIMITS } from './options.ts';
 import { takeSandbox } from './pod-sandbox.ts';
 import { putFiles, removeFiles, rootPath } from './put-files.ts';
 import { readFile } from './read-file.ts';
 import type { Relay } from './relay.ts';
+import type { Sampler } from './sampler.ts';
 import { shutDown } from './shutdown.ts';
 import { type Phases, status } from './status.ts';
 import type { Tunnels } from './tunnel.ts';
@@ -30,6 +31,7 @@ export interface AgentParts {
   readonly containerd: Containerd;
   readonly relay: Relay;
   readonly events: EventHub;
+  readonly sampler: Sampler;
   readonly tunnels: Tunnels;
   readonly incoming: IncomingQueue;
   readonly phases: Phases;
@@ -109,7 +111,9 @@ function handlers(parts: AgentParts): AgentHandlers {
     Call: unary('Call', async (request, signal, deadline) => ({
       payload: await parts.relay.call(request.method, request.payload, deadline, signal),
     })),
-    Watch: (call) => stream('Watch', call, () => watch(call, parts.events, parts.signal)),
+    Watch: (call) => stream('Watch', call, () => watch(call, parts.events, parts.sampler, parts.signal)),
+    // On request the figures of what was written may be as old as they are: a walk would make the caller wait.
+    TakeSample: unary('TakeSample', () => parts.sampler.take(LIMITS.sampleMaxMs)),
     Tunnel: (call) => stream('Tunnel', call, () => parts.tunnels.serve(call)),
     Incoming: (call) => stream('Incoming', call, () => parts.incoming.announceTo(call)),
     PutFiles: (call, callback) => {

@@ -1,13 +1,16 @@
-/** `Watch`: heartbeats and container events for one reader, with a bounded backlog. */
+/** `Watch`: heartbeats, samples and container events for one reader, with a bounded backlog. */
 import type { ServerWritableStream } from '@grpc/grpc-js';
+import type { Sample } from '../gen/infralet/agent/v1/Sample.ts';
 import type { WatchEvent } from '../gen/infralet/agent/v1/WatchEvent.ts';
 import type { WatchRequest__Output } from '../gen/infralet/agent/v1/WatchRequest.ts';
 import type { EventHub } from './events.ts';
 import { LIMITS } from './options.ts';
+import type { Sampler } from './sampler.ts';
 
 export function watch(
   call: ServerWritableStream<WatchRequest__Output, WatchEvent>,
   hub: EventHub,
+  sampler: Sampler,
   agentSignal: AbortSignal,
 ): void {
   const asked = Number(call.request.heartbeatMs);
@@ -69,11 +72,36 @@ export function watch(
   );
   heartbeat();
   const timer = setInterval(heartbeat, everyMs);
+  const sampling = sampleInto(call.request, sampler, (sample) => {
+    // The next one says it all: nothing is kept for a reader that is behind.
+    if (!blocked) send({ sample });
+  });
   const stop = (): void => {
     clearInterval(timer);
+    sampling[Symbol.dispose]();
     membership[Symbol.dispose]();
   };
   call.on('cancelled', stop);
   call.on('close', stop);
   call.on('error', stop);
+}
+
+/**
+ * The first sample comes at a random moment of the interval: after a restart of the daemon all machines would sample, and
+ * be read, at the same moment for ever after; and a pod that is being made has better things to do.
+ */
+function sampleInto(request: WatchRequest__Output, sampler: Sampler, send: (sample: Sample) => void): Disposable {
+  const asked = Number(request.sampleMs);
+  if (!(asked > 0)) return { [Symbol.dispose]: () => undefined };
+  const everyMs = Math.min(Math.max(asked, LIMITS.sampleMinMs), LIMITS.sampleMaxMs);
+  const layerMs = Math.max(Number(request.layerMs), LIMITS.sampleMinMs);
+  const sample = (): void => send(sampler.take(layerMs));
+  let timer = setTimeout(
+    () => {
+      sample();
+      timer = setInterval(sample, everyMs);
+    },
+    everyMs * (0.1 + 0.9 * Math.random()),
+  );
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
 }

@@ -121,6 +121,27 @@ const reconciler = z.strictObject({
   ),
 });
 
+const stats = z.strictObject({
+  interval: duration('10s').describe(
+    'Between two samples of what a pod uses; the kubelet looks every 10 s. One costs a pod some 10 ms of CPU time.',
+  ),
+  layerInterval: duration('60s').describe(
+    'Least time between two walks through what containers have written: the walk costs a stat per file.',
+  ),
+  timeout: duration('5s').describe('For a machine that is asked for a sample since the last one is missing or old.'),
+});
+
+const events = z.strictObject({
+  maxQueued: z
+    .int()
+    .min(16)
+    .default(1000)
+    .describe(
+      'Events kept for one reader that is slow; then only the newest of each container is kept, and when those are ' +
+        'more than this the stream ends, so that the reader lists anew.',
+    ),
+});
+
 const policy = z.strictObject({
   hostPath: z
     .enum(['deny', 'copy'])
@@ -156,6 +177,8 @@ export const configSchema = z.strictObject({
   isolation: isolation.prefault({}).describe('What machines of different pods have in common.'),
   pools: pools.describe('Machines kept ready for pods to come, by a name for each kind. Default: none.'),
   reconciler: reconciler.prefault({}).describe('Retries, limits and sweeps of the control loop.'),
+  stats: stats.prefault({}).describe('CPU, memory, disk and network figures of pods.'),
+  events: events.prefault({}).describe('The stream of container events.'),
   policy: policy.prefault({}).describe('What pods may ask for.'),
   log: log.prefault({}).describe('What the daemon writes to standard error.'),
 });

@@ -3,6 +3,7 @@ import { InfraletError } from '../base/errors.ts';
 import { type ContainerId, newContainerId, type SandboxId } from '../base/ids.ts';
 import { type Clock, nanos } from '../base/time.ts';
 import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
+import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
 import type { ExecSyncResponse__Output } from '../gen/runtime/v1/ExecSyncResponse.ts';
 import type { AgentChannel } from '../guest/channel.ts';
 import { normalisedName } from '../image/reference.ts';
@@ -202,6 +203,12 @@ export class ContainerManager implements ContainerService {
       this.#list = { version, views: listed.map((entry) => this.#view(entry)) };
     }
     return this.#list.views;
+  }
+
+  /** Of all containers of a sandbox, from memory. */
+  statuses(id: SandboxId): readonly ContainerStatus__Output[] {
+    const listed = this.#store.ofSandbox(id).filter(({ record }) => record.guestId !== '' && !record.removing);
+    return listed.map((entry) => this.#view(entry).status());
   }
 
   async execSync(

@@ -15,6 +15,9 @@ export interface ContainerCodec {
   decode(bytes: Uint8Array): ContainerConfig__Output;
 }
 
+/** Told of each change after it was made; undefined: was not there, is not there any more. */
+export type ContainerListener = (before: ContainerEntry | undefined, after: ContainerEntry | undefined) => void;
+
 interface Held {
   record: ContainerRecord;
   readonly config: ContainerConfig__Output;
@@ -27,6 +30,7 @@ export class ContainerStore {
   readonly #journal: Journal;
   readonly #codec: ContainerCodec;
 
+  readonly #listeners: ContainerListener[] = [];
   #version = 0;
 
   constructor(journal: Journal, codec: ContainerCodec) {
@@ -49,6 +53,15 @@ export class ContainerStore {
     const request = this.#codec.encode(config);
     this.#journal.putContainer(record.id, record.sandboxId, record, request);
     this.#hold({ record, config, request });
+    this.#tell(undefined, { record, config });
+  }
+
+  onChange(listener: ContainerListener): void {
+    this.#listeners.push(listener);
+  }
+
+  #tell(before: ContainerEntry | undefined, after: ContainerEntry | undefined): void {
+    for (const listener of this.#listeners) listener(before, after);
   }
 
   #hold(held: Held): void {
@@ -82,8 +95,10 @@ export class ContainerStore {
     if (!held) return undefined;
     const record = { ...held.record, ...change };
     this.#journal.putContainer(id, record.sandboxId, record, held.request);
+    const before = { ...held };
     held.record = record;
     this.#version += 1;
+    this.#tell(before, held);
     return record;
   }
 
@@ -94,12 +109,15 @@ export class ContainerStore {
     this.#held.delete(id);
     this.#version += 1;
     this.#bySandbox.get(held.record.sandboxId)?.delete(id);
+    this.#tell(held, undefined);
   }
 
   /** After the journal forgot a whole sandbox. */
   forgetSandbox(id: SandboxId): void {
-    for (const container of this.#bySandbox.get(id) ?? []) this.#held.delete(container);
+    const gone = this.ofSandbox(id);
+    for (const { record } of gone) this.#held.delete(record.id);
     this.#bySandbox.delete(id);
     this.#version += 1;
+    for (const entry of gone) this.#tell(entry, undefined);
   }
 }

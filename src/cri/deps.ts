@@ -2,9 +2,11 @@
 import type { Clock } from '../base/time.ts';
 import type { Config } from '../config/schema.ts';
 import type { ContainerService } from '../container/service.ts';
+import type { EventService } from '../events/feed.ts';
 import type { ImageService } from '../image/service.ts';
 import type { CallContext } from '../rpc/adapter.ts';
 import type { SandboxService } from '../sandbox/service.ts';
+import type { StatsService } from '../stats/service.ts';
 import type { StreamingUrls } from '../streaming/tokens.ts';
 import type { Logger } from '../telemetry/log.ts';
 
@@ -44,6 +46,10 @@ export interface CriDeps {
   readonly sandboxes: CriSandboxes;
   readonly containers: CriContainers;
   readonly images: CriImages;
+  readonly stats: StatsService;
+  /** Of the image store: the path that ImageFsInfo names, and that the figures of containers' own layers name, too. */
+  readonly imageDirectory: string;
+  readonly events: EventService;
   readonly streaming: StreamingUrls;
   readonly runtimeStatus: (signal: AbortSignal) => Promise<RuntimeState>;
 }
@@ -54,3 +60,10 @@ export type Handler<Request, Response> = (
   request: Request,
   context: CallContext,
 ) => Response | Promise<Response>;
+
+/** An RPC that answers with a stream, which ends when the iteration does. */
+export type StreamHandler<Request, Response> = (
+  deps: CriDeps,
+  request: Request,
+  context: CallContext,
+) => AsyncIterable<Response>;

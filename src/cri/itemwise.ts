@@ -19,13 +19,14 @@ interface Kept {
 
 /**
  * The serializer of a response whose only field is the list `field`. Items must not change once given; a response that
- * is frozen is one that may be given again.
+ * is frozen is one that may be given again. Serializers of lists of the same items under the same field number may share
+ * `ofItems`.
  */
 export function itemwise(
   serialize: (response: object) => Buffer,
   field: string,
+  ofItems = new WeakMap<object, Buffer>(),
 ): (response: Readonly<Record<string, unknown>>) => Buffer {
-  const ofItems = new WeakMap<object, Buffer>();
   const join = (items: readonly object[]): Buffer =>
     Buffer.concat(
       items.map((item) => {

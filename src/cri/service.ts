@@ -2,24 +2,40 @@
 import type { ServiceDefinition, UntypedHandleCall, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { InfraletError } from '../base/errors.ts';
 import { type AdapterOptions, type CallContext, serverStream, unary } from '../rpc/adapter.ts';
-import type { CriDeps, Handler } from './deps.ts';
+import type { CriDeps, Handler, StreamHandler } from './deps.ts';
 import { itemwise } from './itemwise.ts';
 
 /** A table entry without its message types: the table itself has been checked against the proto. */
 type AnyEntry =
   | { readonly kind: 'absent' }
   // `never` as request: a handler of any request fits, and none can be called by mistake.
-  | { readonly kind: 'unary'; readonly handle: Handler<never, unknown> };
+  | { readonly kind: 'unary'; readonly handle: Handler<never, unknown> }
+  | { readonly kind: 'stream'; readonly handle: StreamHandler<never, unknown> };
 
-/** Responses that are nothing but one list, and the field with the list. */
-const LISTS: Readonly<Record<string, string>> = { ListContainers: 'containers', ListPodSandbox: 'items' };
+/** Responses that are nothing but one list: the field with the list, and what the items are. */
+const LISTS: Readonly<Record<string, readonly [field: string, items: string]>> = {
+  ListContainers: ['containers', 'container'],
+  StreamContainers: ['containers', 'container'],
+  ListPodSandbox: ['items', 'sandbox'],
+  StreamPodSandboxes: ['podSandboxes', 'sandbox'],
+  ListContainerStats: ['stats', 'container stats'],
+  StreamContainerStats: ['containerStats', 'container stats'],
+  ListPodSandboxStats: ['stats', 'sandbox stats'],
+  StreamPodSandboxStats: ['podSandboxStats', 'sandbox stats'],
+};
 
 /** The definition with list responses encoded item by item. */
 export function withItemwiseLists(definition: ServiceDefinition): ServiceDefinition {
+  // All of them have the list as field 1: whole or in pieces, an item's encoding is the same.
+  const encodings = new Map<string, WeakMap<object, Buffer>>();
   return Object.fromEntries(
     Object.entries(definition).map(([rpc, method]) => {
-      const field = LISTS[rpc];
-      return [rpc, field ? { ...method, responseSerialize: itemwise(method.responseSerialize, field) } : method];
+      const list = LISTS[rpc];
+      if (!list) return [rpc, method];
+      const [field, items] = list;
+      const kept = encodings.get(items) ?? new WeakMap<object, Buffer>();
+      encodings.set(items, kept);
+      return [rpc, { ...method, responseSerialize: itemwise(method.responseSerialize, field, kept) }];
     }),
   );
 }
@@ -36,6 +52,11 @@ export function implementation(
     if (entry.kind === 'unary') {
       const handle = entry.handle as Handler<unknown, unknown>;
       handlers[rpc] = unary(adapter, rpc, async (request: unknown, context: CallContext) =>
+        handle(deps, request, context),
+      );
+    } else if (entry.kind === 'stream') {
+      const handle = entry.handle as StreamHandler<unknown, unknown>;
+      handlers[rpc] = serverStream(adapter, rpc, (request: unknown, context: CallContext) =>
         handle(deps, request, context),
       );
     } else if (method.responseStream) {

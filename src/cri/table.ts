@@ -7,19 +7,23 @@ import type {
   ImageMethods,
   RuntimeMethods,
 } from '../rpc/cri.ts';
-import type { Handler } from './deps.ts';
+import type { Handler, StreamHandler } from './deps.ts';
 import { imageFsInfo } from './image/image-fs-info.ts';
 import { imageStatus } from './image/image-status.ts';
-import { listImages } from './image/list-images.ts';
+import { listImages, streamImages } from './image/list-images.ts';
 import { pullImage } from './image/pull-image.ts';
 import { removeImage } from './image/remove-image.ts';
 import { attach } from './runtime/attach.ts';
+import { containerStats, listContainerStats, streamContainerStats } from './runtime/container-stats.ts';
 import { containerStatus } from './runtime/container-status.ts';
 import { createContainer } from './runtime/create-container.ts';
 import { exec } from './runtime/exec.ts';
 import { execSync } from './runtime/exec-sync.ts';
-import { listContainers } from './runtime/list-containers.ts';
-import { listPodSandbox } from './runtime/list-pod-sandbox.ts';
+import { getContainerEvents } from './runtime/get-container-events.ts';
+import { listContainers, streamContainers } from './runtime/list-containers.ts';
+import { listPodSandbox, streamPodSandboxes } from './runtime/list-pod-sandbox.ts';
+import { listMetricDescriptors, listPodSandboxMetrics, streamPodSandboxMetrics } from './runtime/metrics.ts';
+import { listPodSandboxStats, podSandboxStats, streamPodSandboxStats } from './runtime/pod-sandbox-stats.ts';
 import { podSandboxStatus } from './runtime/pod-sandbox-status.ts';
 import { portForward } from './runtime/port-forward.ts';
 import { removeContainer } from './runtime/remove-container.ts';
@@ -38,10 +42,13 @@ const ABSENT = { kind: 'absent' } as const;
 /** An RPC answered with one message. */
 const one = <Request, Response>(handle: Handler<Request, Response>) => ({ kind: 'unary', handle }) as const;
 
+/** An RPC answered with a stream. */
+const many = <Request, Response>(handle: StreamHandler<Request, Response>) => ({ kind: 'stream', handle }) as const;
+
 type Entry<M extends CriMethod> =
   | typeof ABSENT
   | (M extends CriStreamMethod
-      ? never
+      ? { readonly kind: 'stream'; readonly handle: StreamHandler<CriRequestFull<M>, CriResponse<M>> }
       : { readonly kind: 'unary'; readonly handle: Handler<CriRequestFull<M>, CriResponse<M>> });
 
 export const RUNTIME_TABLE = {
@@ -63,24 +70,24 @@ export const RUNTIME_TABLE = {
   PortForward: one(portForward),
   Status: one(status),
   RuntimeConfig: one(runtimeConfig),
-  StreamPodSandboxes: ABSENT,
-  StreamContainers: ABSENT,
+  StreamPodSandboxes: many(streamPodSandboxes),
+  StreamContainers: many(streamContainers),
   UpdateContainerResources: ABSENT,
   ReopenContainerLog: ABSENT,
-  ContainerStats: ABSENT,
-  ListContainerStats: ABSENT,
-  StreamContainerStats: ABSENT,
-  PodSandboxStats: ABSENT,
-  ListPodSandboxStats: ABSENT,
-  StreamPodSandboxStats: ABSENT,
+  ContainerStats: one(containerStats),
+  ListContainerStats: one(listContainerStats),
+  StreamContainerStats: many(streamContainerStats),
+  PodSandboxStats: one(podSandboxStats),
+  ListPodSandboxStats: one(listPodSandboxStats),
+  StreamPodSandboxStats: many(streamPodSandboxStats),
   UpdateRuntimeConfig: ABSENT,
   CheckpointContainer: ABSENT,
   CheckpointPod: ABSENT,
   RestorePod: ABSENT,
-  GetContainerEvents: ABSENT,
-  ListMetricDescriptors: ABSENT,
-  ListPodSandboxMetrics: ABSENT,
-  StreamPodSandboxMetrics: ABSENT,
+  GetContainerEvents: many(getContainerEvents),
+  ListMetricDescriptors: one(listMetricDescriptors),
+  ListPodSandboxMetrics: one(listPodSandboxMetrics),
+  StreamPodSandboxMetrics: many(streamPodSandboxMetrics),
   UpdatePodSandboxResources: ABSENT,
 } as const satisfies { readonly [M in keyof RuntimeMethods]: Entry<M> };
 
@@ -90,5 +97,5 @@ export const IMAGE_TABLE = {
   PullImage: one(pullImage),
   RemoveImage: one(removeImage),
   ImageFsInfo: one(imageFsInfo),
-  StreamImages: ABSENT,
+  StreamImages: many(streamImages),
 } as const satisfies { readonly [M in keyof ImageMethods]: Entry<M> };

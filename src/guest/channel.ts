@@ -3,6 +3,7 @@
  * Everything that comes back is untrusted; the channel bounds sizes, the callers check meanings.
  */
 import type { Duplex } from 'node:stream';
+import type { Sample__Output } from '../gen/infralet/agent/v1/Sample.ts';
 import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
 import type { ContainerEventResponse__Output } from '../gen/runtime/v1/ContainerEventResponse.ts';
 import type { CriMethod, CriRequest, CriResponseFull } from '../rpc/cri.ts';
@@ -32,8 +33,17 @@ export interface FileBytes {
 export type GuestEvent =
   | { readonly kind: 'heartbeat'; readonly clockMs: number; readonly residentBytes: number }
   | { readonly kind: 'container'; readonly event: ContainerEventResponse__Output }
+  /** What the pod uses, as the guest says: nothing in it is checked. */
+  | { readonly kind: 'sample'; readonly sample: Sample__Output }
   /** Events may have been lost: read all statuses anew. */
   | { readonly kind: 'resync' };
+
+/** How often a machine tells what its pod uses. Milliseconds. */
+export interface Sampling {
+  readonly everyMs: number;
+  /** Least time between two walks through what the containers have written. */
+  readonly layerMs: number;
+}
 
 export interface CallOptions {
   readonly signal: AbortSignal;
@@ -45,8 +55,13 @@ export interface AgentChannel extends AsyncDisposable {
   /** Calls containerd's CRI in the machine. Errors carry containerd's own code and message. */
   cri<M extends CriMethod>(method: M, request: CriRequest<M>, options: CallOptions): Promise<CriResponseFull<M>>;
   status(options: CallOptions): Promise<StatusResponse__Output>;
-  /** Heartbeats and container events; ends with an error when the channel breaks, quietly when the signal fires. */
-  watch(heartbeatMs: number, signal: AbortSignal): AsyncIterable<GuestEvent>;
+  /**
+   * Heartbeats, container events and, when asked for, samples; ends with an error when the channel breaks, quietly when
+   * the signal fires.
+   */
+  watch(heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncIterable<GuestEvent>;
+  /** What the pod uses now, unchecked. */
+  takeSample(options: CallOptions): Promise<Sample__Output>;
   /** A byte stream to containerd's streaming server; resolves when the other end is connected. Half-close works. */
   openStreaming(signal: AbortSignal): Promise<Duplex>;
   /** Serves connections that the guest opens towards `service`, until the signal fires. */

@@ -5,13 +5,23 @@ import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { Clock } from '../base/time.ts';
 import { nanos } from '../base/time.ts';
 import type { AgentClient } from '../gen/infralet/agent/v1/Agent.ts';
+import type { Sample__Output } from '../gen/infralet/agent/v1/Sample.ts';
 import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
 import type { WatchEvent__Output } from '../gen/infralet/agent/v1/WatchEvent.ts';
 import type { NodePki } from '../pki/authority.ts';
 import type { CriMethod, CriRequest, CriResponseFull } from '../rpc/cri.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { both, unary } from './calls.ts';
-import type { AgentChannel, CallOptions, FileBytes, GuestEvent, GuestFile, GuestPod, GuestRoot } from './channel.ts';
+import type {
+  AgentChannel,
+  CallOptions,
+  FileBytes,
+  GuestEvent,
+  GuestFile,
+  GuestPod,
+  GuestRoot,
+  Sampling,
+} from './channel.ts';
 import type { AgentCredentials } from './credentials.ts';
 import type { CriCodec } from './cri-codec.ts';
 import { putFiles, readFile, streamed } from './files.ts';
@@ -64,8 +74,12 @@ export class GrpcAgentChannel implements AgentChannel {
     return await this.#unary('Status', options, (grpc, done) => this.#client.Status({}, grpc, done));
   }
 
-  async *watch(heartbeatMs: number, signal: AbortSignal): AsyncGenerator<GuestEvent> {
-    const call = this.#client.Watch({ heartbeatMs });
+  async takeSample(options: CallOptions): Promise<Sample__Output> {
+    return await this.#unary('TakeSample', options, (grpc, done) => this.#client.TakeSample({}, grpc, done));
+  }
+
+  async *watch(heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncGenerator<GuestEvent> {
+    const call = this.#client.Watch({ heartbeatMs, sampleMs: sampling?.everyMs ?? 0, layerMs: sampling?.layerMs ?? 0 });
     for await (const message of streamed<WatchEvent__Output>(call, both(signal, this.#stop.signal))) {
       if (message.heartbeat) {
         yield {
@@ -75,6 +89,8 @@ export class GrpcAgentChannel implements AgentChannel {
         };
       } else if (message.containerEvent) {
         yield { kind: 'container', event: this.#codec.decodeEvent(message.containerEvent) };
+      } else if (message.sample) {
+        yield { kind: 'sample', sample: message.sample };
       } else if (message.resync) {
         yield { kind: 'resync' };
       }

@@ -30,11 +30,16 @@ export interface ImageServiceOptions {
   readonly clock: Clock;
 }
 
+/** Below the daemon's state directory. */
+export function imageDirectory(stateDir: string): string {
+  return join(stateDir, 'images');
+}
+
 /** Opens the store in `<stateDir>/images`, mends what a kill left, and returns the service. */
 export async function createImageService(options: ImageServiceOptions): Promise<ImageService & AsyncDisposable> {
   const { config, clock } = options;
   const log = options.log.child({ component: 'image' });
-  const root = join(options.stateDir, 'images');
+  const root = imageDirectory(options.stateDir);
   await ensureDirectory(root, 0o700);
   await using building = new AsyncDisposableStack();
   const blobs = building.use(await BlobStore.open(root, log));

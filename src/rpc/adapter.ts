@@ -4,7 +4,13 @@
  */
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from '@grpc/grpc-js';
+import {
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Metadata,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+} from '@grpc/grpc-js';
 import { InfraletError } from '../base/errors.ts';
 import type { Clock } from '../base/time.ts';
 import type { Logger } from '../telemetry/log.ts';
@@ -95,10 +101,14 @@ async function forward<Response>(
 ): Promise<void> {
   const iterator = messages[Symbol.asyncIterator]();
   try {
+    let pending = iterator.next();
+    // What was asked for has begun: a client that waits for news can know that it will miss none.
+    call.sendMetadata(new Metadata());
     for (;;) {
-      const next = await withinCall(iterator.next(), signal);
+      const next = await withinCall(pending, signal);
       if (next.done) return;
       if (!call.write(next.value)) await once(call, 'drain', { signal });
+      pending = iterator.next();
     }
   } finally {
     // Not awaited: an iterator that is stuck in next() answers return() only after that.

@@ -9,7 +9,7 @@ import type { Logger } from '../telemetry/log.ts';
 import { newRecord, podFacts } from './new-record.ts';
 import type { Pool } from './pool.ts';
 import type { Reconciler } from './reconciler.ts';
-import { podIps, type SandboxRecord } from './record.ts';
+import { isReady, podIps, type SandboxRecord } from './record.ts';
 import type { SandboxService, SandboxView } from './service.ts';
 import { machineShape } from './sizing.ts';
 import type { SandboxEntry, SandboxStore } from './store.ts';
@@ -185,14 +185,14 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   get(id: string): SandboxView {
     const entry = this.#findPod(id);
     if (!entry?.record.listed) throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
-    return this.#view(entry);
+    return this.view(entry);
   }
 
   list(): readonly SandboxView[] {
     const { store } = this.#deps;
     if (this.#list?.version !== store.version) {
       const listed = store.all().filter(({ record }) => record.listed);
-      this.#list = { version: store.version, views: listed.map((entry) => this.#view(entry)) };
+      this.#list = { version: store.version, views: listed.map((entry) => this.view(entry)) };
     }
     return this.#list.views;
   }
@@ -211,7 +211,8 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     return matches[0];
   }
 
-  #view({ record, config }: SandboxEntry): SandboxView {
+  /** The same object as long as the record does not change. */
+  view({ record, config }: SandboxEntry): SandboxView {
     const known = this.#views.get(record);
     if (known) return known;
     const hostNetwork = config.linux?.securityContext?.namespaceOptions?.network === 'NODE';
@@ -251,10 +252,6 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     );
     await Promise.allSettled(this.#background);
   }
-}
-
-function isReady(record: SandboxRecord): boolean {
-  return record.state === 'ready' && record.wanted === 'ready';
 }
 
 function isDown(record: SandboxRecord): boolean {

@@ -95,3 +95,8 @@ function completeNetwork(parsed: z.output<typeof networkResult>): PodNetworkResu
 export function podIps(record: SandboxRecord): readonly string[] {
   return (record.networkResult?.addresses ?? []).map(({ address }) => address.replace(/\/.*$/, ''));
 }
+
+/** As the kubelet is told: no longer from the moment that it asked for the end. */
+export function isReady(record: SandboxRecord): boolean {
+  return record.state === 'ready' && record.wanted === 'ready';
+}

@@ -7,11 +7,11 @@ import type { Duplex } from 'node:stream';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
-import type { AgentChannel, GuestEvent } from '../guest/channel.ts';
+import type { AgentChannel, GuestEvent, Sampling } from '../guest/channel.ts';
 import type { Logger } from '../telemetry/log.ts';
 
 export interface SessionHooks {
-  /** A container event, or the advice to read all statuses anew (also right after the session began). */
+  /** A container event, a sample, or the advice to read all statuses anew (also right after the session began). */
   onEvent(id: SandboxId, event: GuestEvent): void;
   /** A connection of the guest's containerd to the image service. */
   onImageConnection(id: SandboxId, socket: Duplex): void;
@@ -31,17 +31,20 @@ export class Sessions implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #heartbeatMs: number;
+  readonly #sampling: Sampling;
 
   constructor(options: {
     readonly hooks: SessionHooks;
     readonly clock: Clock;
     readonly log: Logger;
     readonly heartbeatMs: number;
+    readonly sampling: Sampling;
   }) {
     this.#hooks = options.hooks;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#heartbeatMs = options.heartbeatMs;
+    this.#sampling = options.sampling;
   }
 
   get(id: SandboxId): AgentChannel | undefined {
@@ -80,7 +83,7 @@ export class Sessions implements AsyncDisposable {
 
   async #watch(id: SandboxId, channel: AgentChannel, signal: AbortSignal): Promise<string> {
     try {
-      for await (const event of channel.watch(this.#heartbeatMs, signal)) {
+      for await (const event of channel.watch(this.#heartbeatMs, signal, this.#sampling)) {
         this.#lastBeat.set(id, this.#clock.now());
         if (event.kind !== 'heartbeat') this.#hooks.onEvent(id, event);
       }

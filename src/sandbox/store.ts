@@ -12,9 +12,14 @@ export interface SandboxEntry {
   readonly config: PodSandboxConfig__Output;
 }
 
+<<<<<<< HEAD
 type Change = Partial<Omit<SandboxRecord, 'id' | 'state' | 'timeline'>>;
 /** Phases that are reached with a change, in milliseconds since the epoch; only the first time counts. */
 type Phase = Readonly<Record<string, number>>;
+=======
+/** Told of each change after it was made; undefined: was not there, is not there any more. */
+export type SandboxListener = (before: SandboxEntry | undefined, after: SandboxEntry | undefined) => void;
+>>>>>>> 62020e0 (Stats, metrics, streaming lists and container events: figures come with the agents' streams and are answered from memory)
 
 interface Held {
   record: SandboxRecord;
@@ -41,6 +46,7 @@ export class SandboxStore {
   readonly #journal: Journal;
   readonly #codec: ConfigCodec;
 
+  readonly #listeners: SandboxListener[] = [];
   #version = 0;
 
   constructor(journal: Journal, codec: ConfigCodec) {
@@ -68,6 +74,15 @@ export class SandboxStore {
     const request = this.#codec.encode(config);
     this.#journal.putSandbox(record.id, record, request);
     this.#hold({ record, config, request });
+    this.#tell(undefined, { record, config });
+  }
+
+  onChange(listener: SandboxListener): void {
+    this.#listeners.push(listener);
+  }
+
+  #tell(before: SandboxEntry | undefined, after: SandboxEntry | undefined): void {
+    for (const listener of this.#listeners) listener(before, after);
   }
 
   /** A machine for a pool. */
@@ -172,8 +187,10 @@ export class SandboxStore {
     const timeline = { ...phases, ...held.record.timeline };
     const record = { ...held.record, ...change, timeline };
     this.#journal.putSandbox(id, record, held.request);
+    const before = { ...held };
     held.record = record;
     this.#version += 1;
+    this.#tell(before, held);
     this.#wake(id);
     return record;
   }
@@ -187,6 +204,7 @@ export class SandboxStore {
     this.#version += 1;
     const key = attemptKey(held.record.podUid, held.record.attempt);
     if (this.#byAttempt.get(key) === id) this.#byAttempt.delete(key);
+    this.#tell(held, undefined);
     this.#wake(id);
   }
 

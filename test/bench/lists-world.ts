@@ -26,7 +26,7 @@ export async function serveWorld(directory: string): Promise<void> {
   });
   const { config } = world;
   await using stack = new AsyncDisposableStack();
-  const { sandboxes, containers } = stack.use(world.start());
+  const { sandboxes, containers, stats, events } = stack.use(world.start());
   const streaming = stack.use(
     await createStreamingServer({ config: config.streaming, log: nullLogger, clock: systemClock }),
   );
@@ -40,6 +40,9 @@ export async function serveWorld(directory: string): Promise<void> {
       sandboxes,
       containers,
       images: memoryServices().images,
+      stats,
+      imageDirectory: directory,
+      events,
       streaming,
       runtimeStatus: async () => ({ runtime: fine, network: fine, info: {} }),
     }),

@@ -78,6 +78,23 @@ const REFUSALS: readonly Refusal[] = [
   ],
   ['ContainerStatus', () => ({}), 'INVALID_ARGUMENT', 'container_id: must not be empty'],
   ['ContainerStatus', () => ({ containerId: gone }), 'NOT_FOUND', gone],
+  [
+    'StreamContainers',
+    () => ({ filter: { state: { state: 44 } } }),
+    'INVALID_ARGUMENT',
+    'filter.state.state: must be one of',
+  ],
+  [
+    'StreamPodSandboxes',
+    () => ({ filter: { state: { state: 44 } } }),
+    'INVALID_ARGUMENT',
+    'filter.state.state: must be one of',
+  ],
+  ['ContainerStats', () => ({}), 'INVALID_ARGUMENT', 'container_id: must not be empty'],
+  ['ContainerStats', () => ({ containerId: gone }), 'NOT_FOUND', gone],
+  ['ContainerStats', () => ({ containerId: created }), 'FAILED_PRECONDITION', 'has no figures'],
+  ['PodSandboxStats', () => ({}), 'INVALID_ARGUMENT', 'pod_sandbox_id: must not be empty'],
+  ['PodSandboxStats', () => ({ podSandboxId: gone }), 'NOT_FOUND', gone],
   ['ExecSync', () => ({ cmd: ['true'] }), 'INVALID_ARGUMENT', 'container_id: must not be empty'],
   ['ExecSync', () => ({ containerId: running }), 'INVALID_ARGUMENT', 'cmd: must not be empty'],
   ['ExecSync', () => ({ containerId: running, cmd: ['a\0'] }), 'INVALID_ARGUMENT', 'cmd[0]: must not contain a NUL'],
@@ -112,6 +129,7 @@ const REFUSALS: readonly Refusal[] = [
   ['ImageStatus', () => ({}), 'INVALID_ARGUMENT', 'image: must be set'],
   ['ImageStatus', () => ({ image: spec('a b') }), 'INVALID_ARGUMENT', 'image.image: must be an image reference'],
   ['ListImages', () => ({ filter: { image: spec('/etc') } }), 'INVALID_ARGUMENT', 'filter.image.image: must be'],
+  ['StreamImages', () => ({ filter: { image: spec('/etc') } }), 'INVALID_ARGUMENT', 'filter.image.image: must be'],
   ['RemoveImage', () => ({}), 'INVALID_ARGUMENT', 'image: must be set'],
   [
     'RemoveImage',
@@ -129,7 +147,21 @@ test.each(REFUSALS)('%s %#', async (rpc, request, code, details) => {
 });
 
 /** They take nothing that could be wrong. */
-const CANNOT_REFUSE: readonly string[] = ['Version', 'Status', 'RuntimeConfig', 'ImageFsInfo'];
+const CANNOT_REFUSE: readonly string[] = [
+  'Version',
+  'Status',
+  'RuntimeConfig',
+  'ImageFsInfo',
+  'GetContainerEvents',
+  'ListMetricDescriptors',
+  'ListPodSandboxMetrics',
+  'StreamPodSandboxMetrics',
+  // Filters mean what there is; what they name need not be there.
+  'ListContainerStats',
+  'StreamContainerStats',
+  'ListPodSandboxStats',
+  'StreamPodSandboxStats',
+];
 
 test('every RPC that is implemented is in the table', async () => {
   const tested = new Set<string>(REFUSALS.map(([rpc]) => rpc));

@@ -6,9 +6,11 @@ import { abortable } from '../../src/base/keyed-lock.ts';
 import { nanos } from '../../src/base/time.ts';
 import type { ContainerState, ContainerView, GuestStream, StreamRequest } from '../../src/container/service.ts';
 import type { CriContainers, CriImages, CriSandboxes } from '../../src/cri/deps.ts';
+import type { EventService } from '../../src/events/feed.ts';
 import type { ExecSyncResponse__Output } from '../../src/gen/runtime/v1/ExecSyncResponse.ts';
 import type { ImageRecord, RegistryAuth } from '../../src/image/service.ts';
 import type { SandboxView } from '../../src/sandbox/service.ts';
+import type { StatsService } from '../../src/stats/service.ts';
 
 const absent = (what: string, id: string) => new InfraletError('NOT_FOUND', `no ${what} has the id ${id}`);
 
@@ -26,6 +28,8 @@ export interface MemoryServices {
   readonly sandboxes: CriSandboxes;
   readonly containers: CriContainers;
   readonly images: CriImages;
+  readonly stats: StatsService;
+  readonly events: EventService;
   /** Every call that changed something, in order: "run default/web", "stop <id>". */
   readonly journal: string[];
   /** Credentials that pulls came with. */
@@ -37,6 +41,10 @@ export interface MemoryServices {
   /** What a streaming session connects to. */
   open: (request: StreamRequest, signal: AbortSignal) => Promise<GuestStream>;
 }
+
+const noFigures = async (): Promise<never> => {
+  throw new InfraletError('UNAVAILABLE', 'no machine here');
+};
 
 export function memoryServices(): MemoryServices {
   const sandboxes = new Map<SandboxId, SandboxView>();
@@ -150,6 +158,12 @@ export function memoryServices(): MemoryServices {
         }
       },
       openStream: async (request, signal) => services.open(request, signal),
+    },
+    // Figures and events are tested over the real keeper and feed, in a world of fake machines.
+    stats: { container: () => undefined, pod: () => undefined, freshContainer: noFigures, freshPod: noFigures },
+    events: {
+      subscribe: () => ({ next: noFigures, [Symbol.dispose]: () => undefined }),
+      stamp: () => nanos(Date.now()),
     },
     images: {
       pull: async (reference, auth, signal) => {

@@ -7,10 +7,16 @@ import { EventEmitter, on } from 'node:events';
 import { Duplex } from 'node:stream';
 import { InfraletError } from '../../src/base/errors.ts';
 import type { SandboxId } from '../../src/base/ids.ts';
+<<<<<<< HEAD
 import { abortable } from '../../src/base/keyed-lock.ts';
 import type { AgentChannel, ChannelDialer, GuestEvent } from '../../src/guest/channel.ts';
+=======
+import type { Sample, Sample__Output } from '../../src/gen/infralet/agent/v1/Sample.ts';
+import type { AgentChannel, ChannelDialer, GuestEvent, Sampling } from '../../src/guest/channel.ts';
+>>>>>>> 62020e0 (Stats, metrics, streaming lists and container events: figures come with the agents' streams and are answered from memory)
 import type { PodNetwork, PodNetworkSpec } from '../../src/network/pod-network.ts';
 import type { CriMethod } from '../../src/rpc/cri.ts';
+import { received, someUsage } from './samples.ts';
 
 interface GuestContainer {
   readonly id: string;
@@ -29,10 +35,34 @@ class FakeGuest {
   sandbox = '';
   sandboxState = 'SANDBOX_READY';
   enrolled = false;
+<<<<<<< HEAD
   /** As a machine that hangs: its channel stands, and no call comes back. */
   mute = false;
   /** Those that are open now. */
   readonly channels = new Set<FakeChannel>();
+=======
+  /** Samples that were asked for, as opposed to sent. */
+  asked = 0;
+  /** Changes what it says of itself. */
+  lie: (sample: Sample) => Sample = (sample) => sample;
+
+  sample(): Sample__Output {
+    const seconds = performance.now() / 1000;
+    const running = [...this.containers.values()].filter(({ state }) => state === 'CONTAINER_RUNNING');
+    return received(
+      this.lie({
+        monotonicUs: Math.round(seconds * 1e6),
+        pod: someUsage(seconds * (running.length + 0.1)),
+        containers: running.map(({ id }) => ({
+          id,
+          usage: someUsage(seconds),
+          layer: { bytes: 12_288, inodes: 3, ageMs: 100 },
+        })),
+        interfaces: [{ name: 'eth0', rxBytes: 1000, rxPackets: 10, txBytes: 2000, txPackets: 20 }],
+      }),
+    );
+  }
+>>>>>>> 62020e0 (Stats, metrics, streaming lists and container events: figures come with the agents' streams and are answered from memory)
 
   call(method: CriMethod, request: Record<string, unknown>): unknown {
     const container = (): GuestContainer => {
@@ -134,9 +164,21 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     return { uptimeMs: '0', phases: {}, clockNanos: String(BigInt(Date.now()) * 1_000_000n) } as never;
   }
 
-  async *watch(_heartbeatMs: number, signal: AbortSignal): AsyncGenerator<GuestEvent> {
+  async *watch(_heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncGenerator<GuestEvent> {
     const ended = AbortSignal.any([signal, this.#closed.signal]);
-    for await (const [event] of on(this, 'event', { signal: ended })) yield event;
+    const tell = (): void => void this.emit('event', { kind: 'sample', sample: this.guest.sample() });
+    const timer = sampling && setInterval(tell, sampling.everyMs).unref();
+    try {
+      for await (const [event] of on(this, 'event', { signal: ended })) yield event;
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
+  async takeSample(): Promise<Sample__Output> {
+    this.#closed.signal.throwIfAborted();
+    this.guest.asked += 1;
+    return this.guest.sample();
   }
 
   async openStreaming(): Promise<Duplex> {

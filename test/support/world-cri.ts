@@ -1,52 +1,111 @@
-/** The real CRI server over a node in memory (see world.ts). */
+/** The real CRI server over a node in memory (see world.ts), which may be started again. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/base/time.ts';
 import { createCriServer } from '../../src/cri/server.ts';
+import type { NodeRuntime } from '../../src/node-runtime.ts';
 import { createStreamingServer } from '../../src/streaming/server.ts';
 import { nullLogger } from '../../src/telemetry/log.ts';
 import { type CriClient, criClient } from './cri-client.ts';
+import { containerRequest, podRequest } from './cri-requests.ts';
 import { type MemoryServices, memoryServices } from './cri-services.ts';
-import { World } from './world.ts';
+import { IMAGE, World } from './world.ts';
 
-export interface WorldCri extends AsyncDisposable {
+export class WorldCri implements AsyncDisposable {
   readonly world: World;
-  readonly client: CriClient;
-  readonly images: MemoryServices;
+  readonly images: MemoryServices = memoryServices();
+  readonly #directory: string;
+  #daemon: AsyncDisposableStack | undefined;
+  #client: CriClient | undefined;
+  #runtime: NodeRuntime | undefined;
+
+  private constructor(world: World, directory: string) {
+    this.world = world;
+    this.#directory = directory;
+  }
+
+  static async start(settings: Readonly<Record<string, object>> = {}): Promise<WorldCri> {
+    const directory = await mkdtemp(join(tmpdir(), 'infralet-world-'));
+    const server = { socket: join(directory, 'cri.sock'), drain: '2s' };
+    const world = await World.make(directory, {
+      server,
+      stateDir: directory,
+      machine: { heartbeat: '24h' },
+      reconciler: { launchConcurrency: 16 },
+      ...settings,
+    });
+    const made = new WorldCri(world, directory);
+    await made.boot();
+    return made;
+  }
+
+  get client(): CriClient {
+    if (!this.#client) throw new Error('the daemon is not running');
+    return this.#client;
+  }
+
+  get runtime(): NodeRuntime {
+    if (!this.#runtime) throw new Error('the daemon is not running');
+    return this.#runtime;
+  }
+
+  async boot(): Promise<void> {
+    const { config } = this.world;
+    await using stack = new AsyncDisposableStack();
+    const runtime = stack.use(this.world.start());
+    const streaming = stack.use(
+      await createStreamingServer({ config: config.streaming, log: nullLogger, clock: systemClock }),
+    );
+    const fine = { ok: true, reason: '', message: '' };
+    stack.use(
+      await createCriServer({
+        config,
+        log: nullLogger,
+        clock: systemClock,
+        version: '0.0.0',
+        sandboxes: runtime.sandboxes,
+        containers: runtime.containers,
+        stats: runtime.stats,
+        events: runtime.events,
+        images: this.images.images,
+        imageDirectory: join(this.#directory, 'images'),
+        streaming,
+        runtimeStatus: async () => ({ runtime: { ok: false, reason: 'Test', message: 'a test' }, network: fine, info: {} }),
+      }),
+    );
+    this.#client = stack.use(criClient(config.server.socket));
+    this.#runtime = runtime;
+    this.#daemon = stack.move();
+  }
+
+  /** Ends the daemon in good order; machines and journal stay. */
+  async shutDown(): Promise<void> {
+    await this.#daemon?.disposeAsync();
+    this.#daemon = undefined;
+    this.#client = undefined;
+  }
+
+  async pod(name: string, labels: Readonly<Record<string, string>> = {}): Promise<string> {
+    const config = podRequest({ metadata: { name, uid: `uid-${name}`, namespace: 'default', attempt: 0 }, labels });
+    return (await this.client.RunPodSandbox({ config })).podSandboxId;
+  }
+
+  /** A container that was created, and started unless told otherwise. */
+  async container(podSandboxId: string, name: string, labels: Readonly<Record<string, string>> = {}, start = true) {
+    const config = containerRequest({ metadata: { name, attempt: 0 }, labels, image: { image: IMAGE } });
+    const { containerId } = await this.client.CreateContainer({ podSandboxId, config });
+    if (start) await this.client.StartContainer({ containerId });
+    return containerId;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutDown();
+    await this.world.provider[Symbol.asyncDispose]();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
 }
 
 export async function startWorldCri(): Promise<WorldCri> {
-  await using stack = new AsyncDisposableStack();
-  const directory = await mkdtemp(join(tmpdir(), 'infralet-world-'));
-  stack.defer(async () => rm(directory, { recursive: true, force: true }));
-  const world = await World.make(directory, { server: { socket: join(directory, 'cri.sock') } });
-  stack.use(world.provider);
-  const { config } = world;
-  const runtime = stack.use(world.start());
-  const streaming = stack.use(
-    await createStreamingServer({ config: config.streaming, log: nullLogger, clock: systemClock }),
-  );
-  const images = memoryServices();
-  const fine = { ok: true, reason: '', message: '' };
-  stack.use(
-    await createCriServer({
-      config,
-      log: nullLogger,
-      clock: systemClock,
-      version: '0.0.0',
-      sandboxes: runtime.sandboxes,
-      containers: runtime.containers,
-      images: images.images,
-      streaming,
-      runtimeStatus: async () => ({
-        runtime: { ok: false, reason: 'Test', message: 'a test' },
-        network: fine,
-        info: {},
-      }),
-    }),
-  );
-  const client = stack.use(criClient(config.server.socket));
-  const owned = stack.move();
-  return { world, client, images, [Symbol.asyncDispose]: async () => owned.disposeAsync() };
+  return await WorldCri.start();
 }
