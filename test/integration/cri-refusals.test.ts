@@ -1,7 +1,7 @@
 /** A bad request for every RPC that takes anything: the code, and the path of the field at fault. */
 import { status } from '@grpc/grpc-js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { CriUnaryMethod } from '../../src/rpc/cri.ts';
+import type { CriMethod } from '../../src/rpc/cri.ts';
 import { criMethods } from '../support/cri-client.ts';
 import { containerRequest, podRequest } from '../support/cri-requests.ts';
 import { startCri, type TestCri } from '../support/cri-server.ts';
@@ -21,7 +21,7 @@ afterAll(async () => {
   await cri[Symbol.asyncDispose]();
 });
 
-type Refusal = readonly [rpc: CriUnaryMethod, request: () => object, code: keyof typeof status, details: string];
+type Refusal = readonly [rpc: CriMethod, request: () => object, code: keyof typeof status, details: string];
 
 const gone = 'ffffffffffff';
 const long = 'f'.repeat(200);

@@ -71,7 +71,11 @@ export class WorldCri implements AsyncDisposable {
         images: this.images.images,
         imageDirectory: join(this.#directory, 'images'),
         streaming,
-        runtimeStatus: async () => ({ runtime: { ok: false, reason: 'Test', message: 'a test' }, network: fine, info: {} }),
+        runtimeStatus: async () => ({
+          runtime: { ok: false, reason: 'Test', message: 'a test' },
+          network: fine,
+          info: {},
+        }),
       }),
     );
     this.#client = stack.use(criClient(config.server.socket));

@@ -16,14 +16,14 @@ export const STATS: Fields = {
     attributes: filled(),
     cpu: measured(),
     memory: measured(),
-    writable_layer: measured(),
+    writable_layer: measured('once the machine has looked; looked at again after `stats.layerInterval`'),
     swap: measured(),
     io: measured(),
   },
   CpuUsage: {
     timestamp: measured(),
     usage_core_nano_seconds: measured(),
-    usage_nano_cores: measured(),
+    usage_nano_cores: measured('from the second sample on'),
     psi: measured(),
   },
   MemoryUsage: {
