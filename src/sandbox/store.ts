@@ -12,14 +12,11 @@ export interface SandboxEntry {
   readonly config: PodSandboxConfig__Output;
 }
 
-<<<<<<< HEAD
 type Change = Partial<Omit<SandboxRecord, 'id' | 'state' | 'timeline'>>;
 /** Phases that are reached with a change, in milliseconds since the epoch; only the first time counts. */
 type Phase = Readonly<Record<string, number>>;
-=======
 /** Told of each change after it was made; undefined: was not there, is not there any more. */
 export type SandboxListener = (before: SandboxEntry | undefined, after: SandboxEntry | undefined) => void;
->>>>>>> 62020e0 (Stats, metrics, streaming lists and container events: figures come with the agents' streams and are answered from memory)
 
 interface Held {
   record: SandboxRecord;

@@ -7,13 +7,9 @@ import { EventEmitter, on } from 'node:events';
 import { Duplex } from 'node:stream';
 import { InfraletError } from '../../src/base/errors.ts';
 import type { SandboxId } from '../../src/base/ids.ts';
-<<<<<<< HEAD
 import { abortable } from '../../src/base/keyed-lock.ts';
-import type { AgentChannel, ChannelDialer, GuestEvent } from '../../src/guest/channel.ts';
-=======
 import type { Sample, Sample__Output } from '../../src/gen/infralet/agent/v1/Sample.ts';
 import type { AgentChannel, ChannelDialer, GuestEvent, Sampling } from '../../src/guest/channel.ts';
->>>>>>> 62020e0 (Stats, metrics, streaming lists and container events: figures come with the agents' streams and are answered from memory)
 import type { PodNetwork, PodNetworkSpec } from '../../src/network/pod-network.ts';
 import type { CriMethod } from '../../src/rpc/cri.ts';
 import { received, someUsage } from './samples.ts';
@@ -35,12 +31,10 @@ class FakeGuest {
   sandbox = '';
   sandboxState = 'SANDBOX_READY';
   enrolled = false;
-<<<<<<< HEAD
   /** As a machine that hangs: its channel stands, and no call comes back. */
   mute = false;
   /** Those that are open now. */
   readonly channels = new Set<FakeChannel>();
-=======
   /** Samples that were asked for, as opposed to sent. */
   asked = 0;
   /** Changes what it says of itself. */
@@ -62,7 +56,6 @@ class FakeGuest {
       }),
     );
   }
->>>>>>> 62020e0 (Stats, metrics, streaming lists and container events: figures come with the agents' streams and are answered from memory)
 
   call(method: CriMethod, request: Record<string, unknown>): unknown {
     const container = (): GuestContainer => {
