@@ -17,7 +17,12 @@ export class GuestImages {
     this.#images = images;
   }
 
-  async ensure(sandboxId: SandboxId, image: ImageRecord, channel: AgentChannel, signal: AbortSignal): Promise<void> {
+  async ensure(
+    sandboxId: SandboxId,
+    image: ImageRecord,
+    channel: Pick<AgentChannel, 'cri'>,
+    signal: AbortSignal,
+  ): Promise<void> {
     // Before any waiting: from here on the image may be removed from the node, and the machine still gets it.
     this.#images.grant(sandboxId, image.id);
     using _held = await this.#lock.acquire(sandboxId, signal);

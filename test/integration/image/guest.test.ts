@@ -7,6 +7,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { newSandboxId, parseDigest, type SandboxId } from '../../../src/base/ids.ts';
 import { run } from '../../../src/base/process.ts';
 import { until } from '../../../src/base/time.ts';
+import { GuestImages } from '../../../src/container/images.ts';
+import type { AgentChannel } from '../../../src/guest/channel.ts';
 import { digestOf } from '../../../src/image/manifest.ts';
 import type { ImageRecord } from '../../../src/image/service.ts';
 import { listenForGuest } from '../../support/guest-listener.ts';
@@ -171,6 +173,37 @@ test('a granted image stays readable after its removal, until the grant ends', a
   expect((await fetch(url(path, listener.host))).status).toBe(404);
   expect(() => images.grant(reader, loaded.id)).toThrow('is not on this node');
   expect(() => images.grant(reader, parseDigest(`sha256:${'1'.repeat(64)}`))).toThrow('is not on this node');
+});
+
+test('an image that is removed while its container waits for the machine still gets there', async () => {
+  const [, first] = await load('slow', 1000);
+  const [, second] = await load('waiting', 1000);
+  const machine = newSandboxId();
+  await using listener = await listenForGuest(images, machine);
+  const asked = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  // A machine whose containerd takes its time over the first image, and then really pulls.
+  const cri = async (method: string, request: { readonly image: { readonly image: string } }) => {
+    if (method === 'ImageStatus') return { image: null };
+    const reference = request.image.image.replace('images.infralet.internal', listener.host);
+    const isFirst = request.image.image === images.guestReference(first);
+    if (isFirst) {
+      asked.resolve();
+      await gate.promise;
+    }
+    await copyBySkopeo(reference, join(scratch.path, isFirst ? 'pulled-slow' : 'pulled-waiting'));
+    return { imageRef: isFirst ? first.id : second.id };
+  };
+  const channel = { cri: cri as unknown as AgentChannel['cri'] };
+  const guestImages = new GuestImages(images);
+  const one = guestImages.ensure(machine, first, channel, soon());
+  await asked.promise;
+  const two = guestImages.ensure(machine, second, channel, soon());
+  await images.remove(first.id, soon());
+  await images.remove(second.id, soon());
+  gate.resolve();
+  await Promise.all([one, two]);
+  guestImages.forget(machine);
 });
 
 test('a guest that does not read does not fill memory', async () => {
