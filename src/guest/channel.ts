@@ -87,15 +87,24 @@ export interface AgentChannel extends AsyncDisposable {
     settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
     options: CallOptions,
   ): Promise<void>;
-  /** Gives the NIC with the hardware address `foundBy` the pod's address and MTU; idempotent. */
+  /** Gives the NIC with the hardware address `foundBy` the pod's address and MTU, and the pod its bounds; idempotent. */
   configurePodNic(
     nic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
+    limits: PodLimits,
     options: CallOptions,
   ): Promise<void>;
   /** Makes the sandbox of a template into this pod's; resolves with its id, or '' when the machine has none. Idempotent. */
   configurePod(pod: GuestPod, options: CallOptions): Promise<string>;
   /** Orderly power-off; resolves when the agent has begun. */
   shutdown(graceMs: number, options: CallOptions): Promise<void>;
+}
+
+/** Bounds of a pod as a whole inside its machine; 0: none. */
+export interface PodLimits {
+  readonly memoryBytes: number;
+  /** Microseconds of processor time in each period. */
+  readonly cpuQuotaUs: number;
+  readonly cpuPeriodUs: number;
 }
 
 /** What the sandbox of a template is given to become a pod's. Addresses and destinations with prefix length. */
@@ -106,6 +115,7 @@ export interface GuestPod {
   readonly mtu: number;
   readonly addresses: readonly { readonly address: string }[];
   readonly routes: readonly { readonly destination: string; readonly gateway: string }[];
+  readonly limits: PodLimits;
 }
 
 /** Who a machine is, for its certificate. */

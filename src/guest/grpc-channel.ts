@@ -20,6 +20,7 @@ import type {
   GuestFile,
   GuestPod,
   GuestRoot,
+  PodLimits,
   Sampling,
 } from './channel.ts';
 import type { AgentCredentials } from './credentials.ts';
@@ -161,15 +162,19 @@ export class GrpcAgentChannel implements AgentChannel {
 
   async configurePodNic(
     podNic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
+    limits: PodLimits,
     options: CallOptions,
   ): Promise<void> {
-    await this.#unary('Configure', options, (grpc, done) => this.#client.Configure({ podNic }, grpc, done));
+    await this.#unary('Configure', options, (grpc, done) =>
+      this.#client.Configure({ podNic, podLimits: { ...limits } }, grpc, done),
+    );
   }
 
   async configurePod(pod: GuestPod, options: CallOptions): Promise<string> {
-    const podSandbox = { ...pod, addresses: [...pod.addresses], routes: [...pod.routes] };
+    const { limits, ...facts } = pod;
+    const podSandbox = { ...facts, addresses: [...pod.addresses], routes: [...pod.routes] };
     const reply = await this.#unary<{ sandboxId: string }>('Configure', options, (grpc, done) =>
-      this.#client.Configure({ podSandbox }, grpc, done),
+      this.#client.Configure({ podSandbox, podLimits: { ...limits } }, grpc, done),
     );
     if (!/^[0-9a-f]{0,64}$/.test(reply.sandboxId)) {
       throw new InfraletError('DATA_LOSS', 'the agent gave a sandbox id that is none');

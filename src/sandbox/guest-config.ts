@@ -2,7 +2,7 @@
 
 import type { DNSConfig } from '../gen/runtime/v1/DNSConfig.ts';
 import type { PodSandboxConfig, PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
-import type { GuestPod } from '../guest/channel.ts';
+import type { GuestPod, PodLimits } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
 import { GUEST_CGROUP_PARENT, GUEST_LOG_DIRECTORY } from '../rpc/agent-protocol.ts';
 
@@ -58,7 +58,12 @@ export function fitsTemplateSandbox(config: PodSandboxConfig__Output): boolean {
 }
 
 /** What such a sandbox is given. */
-export function guestPod(config: PodSandboxConfig__Output, node: NodeFacts, network: PodNetworkResult): GuestPod {
+export function guestPod(
+  config: PodSandboxConfig__Output,
+  node: NodeFacts,
+  network: PodNetworkResult,
+  limits: PodLimits,
+): GuestPod {
   const gateways = network.addresses.map(({ gateway }) => gateway).filter((gateway) => gateway !== undefined);
   const family = (text: string): boolean => text.includes(':');
   return {
@@ -71,6 +76,7 @@ export function guestPod(config: PodSandboxConfig__Output, node: NodeFacts, netw
       destination,
       gateway: gateway ?? gateways.find((each) => family(each) === family(destination)) ?? '',
     })),
+    limits,
   };
 }
 

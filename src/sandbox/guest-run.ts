@@ -5,7 +5,7 @@
 import { InfraletError } from '../base/errors.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
-import type { AgentChannel, GuestFile } from '../guest/channel.ts';
+import type { AgentChannel, GuestFile, PodLimits } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
 import { POD_NIC, TEMPLATE_CONFLIST, TEMPLATE_NAMESPACE } from '../rpc/agent-protocol.ts';
 import { fitsTemplateSandbox, guestCniConfig, guestPod, guestSandboxConfig, type NodeFacts } from './guest-config.ts';
@@ -19,20 +19,21 @@ export interface GuestRun {
   readonly config: PodSandboxConfig__Output;
   readonly node: NodeFacts;
   readonly network: PodNetworkResult;
+  readonly limits: PodLimits;
   readonly clock: Clock;
 }
 
 /** Resolves with containerd's id of the sandbox. */
 export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<string> {
-  const { channel, config, node, network } = run;
+  const { channel, config, node, network, limits } = run;
   const options = { signal, timeoutMs: GUEST_CALL_MS };
   if (fitsTemplateSandbox(config)) {
-    const id = await channel.configurePod(guestPod(config, node, network), options);
+    const id = await channel.configurePod(guestPod(config, node, network, limits), options);
     if (id !== '') return id;
   }
   const found = await existing(run, signal);
   if (found !== undefined) return found;
-  await channel.configurePodNic({ foundBy: POD_NIC, mac: network.mac, mtu: network.mtu }, options);
+  await channel.configurePodNic({ foundBy: POD_NIC, mac: network.mac, mtu: network.mtu }, limits, options);
   await channel.putFiles(
     { root: 'ROOT_CNI', path: '10-pod.conflist', replace: true },
     one(Buffer.from(guestCniConfig(network))),

@@ -3,6 +3,7 @@ import { InfraletError } from '../base/errors.ts';
 import type { MachineShape } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
+import type { PodLimits } from '../guest/channel.ts';
 
 /** The kernel's scale: 1024 shares are one CPU. */
 const SHARES_PER_CPU = 1024;
@@ -43,6 +44,30 @@ export function podShape(
     cpuMillis: Math.ceil(Math.max(cpu, config.minCpuMillis)),
     memoryBytes: Math.ceil(Math.max(total, config.minMemory)),
     diskBytes: config.disk,
+  };
+}
+
+/**
+ * Bounds of the pod inside its machine, which may be larger than what was asked for: a template serves many sizes, and
+ * the machine's own programs need their part. A pod that names no limit gets what its machine was made for.
+ */
+export function podLimits(
+  resources: LinuxContainerResources__Output | null,
+  overhead: LinuxContainerResources__Output | null,
+  shape: MachineShape,
+  config: Config['machine'],
+): PodLimits {
+  const limit = positive(resources?.memoryLimitInBytes);
+  const quota = positive(resources?.cpuQuota);
+  const period = positive(resources?.cpuPeriod);
+  const bounded = quota !== undefined && period !== undefined;
+  return {
+    memoryBytes:
+      limit === undefined
+        ? shape.memoryBytes - config.overheadMemory
+        : limit + (positive(overhead?.memoryLimitInBytes) ?? 0),
+    cpuQuotaUs: bounded ? Math.ceil(quota + ((cpuMillis(overhead) ?? 0) * period) / 1000) : 0,
+    cpuPeriodUs: bounded ? period : 0,
   };
 }
 

@@ -17,6 +17,7 @@ import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
 import type { SandboxRecord } from './record.ts';
 import type { Sessions } from './session.ts';
+import { podLimits } from './sizing.ts';
 import type { StartKind, StartupGate } from './startup-gate.ts';
 import type { SandboxEntry, SandboxStore } from './store.ts';
 
@@ -121,7 +122,10 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       const limit = ended ? AbortSignal.any([signal, ended]) : signal;
       const { networkResult } = record;
       if (!networkResult) throw new InfraletError('INTERNAL', 'the pod has no network yet');
-      const id = await runInGuest({ channel, config, node: deps.node, network: networkResult, clock }, limit);
+      const { resources = null, overhead = null } = config.linux ?? {};
+      const limits = podLimits(resources, overhead, record.shape, deps.config.machine);
+      const run = { channel, config, node: deps.node, network: networkResult, limits, clock };
+      const id = await runInGuest(run, limit);
       store.update(record.id, { guestSandboxId: id }, { guest: clock.now() });
     },
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { configSchema } from '../../../src/config/schema.ts';
-import { machineShape } from '../../../src/sandbox/sizing.ts';
+import { machineShape, podLimits } from '../../../src/sandbox/sizing.ts';
 import { podConfig } from '../../support/sandbox-records.ts';
 
 const machine = configSchema.parse({}).machine;
@@ -42,5 +42,28 @@ describe('machineShape', () => {
     });
     expect(() => shape({ memoryLimitInBytes: String(2 ** 40) })).toThrow(/largest machine/);
     expect(() => shape({ cpuQuota: '100000000', cpuPeriod: '100000' })).toThrow(/largest machine/);
+  });
+});
+
+describe('podLimits', () => {
+  function limits(resources: object, overhead: object = {}) {
+    const { linux } = podConfig({ linux: { resources, overhead } });
+    const facts = [linux?.resources ?? null, linux?.overhead ?? null] as const;
+    return podLimits(...facts, machineShape(...facts, machine), machine);
+  }
+
+  test('are those of the pod, with the overhead of its class, whatever the size of the machine', () => {
+    const resources = { memoryLimitInBytes: String(20 * MiB), cpuQuota: '30000', cpuPeriod: '100000' };
+    expect(limits(resources)).toEqual({ memoryBytes: 20 * MiB, cpuQuotaUs: 30_000, cpuPeriodUs: 100_000 });
+    const overhead = { memoryLimitInBytes: String(MiB), cpuQuota: '10000', cpuPeriod: '100000' };
+    expect(limits(resources, overhead)).toEqual({
+      memoryBytes: 21 * MiB,
+      cpuQuotaUs: 40_000,
+      cpuPeriodUs: 100_000,
+    });
+  });
+
+  test('without limits are what the machine was made for', () => {
+    expect(limits({})).toEqual({ memoryBytes: machine.defaultMemory, cpuQuotaUs: 0, cpuPeriodUs: 0 });
   });
 });
