@@ -4,10 +4,13 @@ import type { Duplex } from 'node:stream';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { InfraletError } from '../base/errors.ts';
 import { abortable } from '../base/keyed-lock.ts';
+import { passingBytes } from '../base/passing-bytes.ts';
 
 /** What may wait for a client that reads slowly before its source is stopped, and when the source goes on. */
 const HIGH_BYTES = 256 * 1024;
 const LOW_BYTES = 64 * 1024;
+
+const notePassed = passingBytes(4 * 1024 * 1024);
 
 export const NORMAL_CLOSURE = 1000;
 export const UNSUPPORTED_DATA = 1003;
@@ -57,7 +60,10 @@ export async function closed(socket: WebSocket): Promise<void> {
 
 /** Messages arrive as one Buffer each. */
 export function messageBytes(data: unknown): Buffer {
-  if (Buffer.isBuffer(data)) return data;
+  if (Buffer.isBuffer(data)) {
+    notePassed(data.length);
+    return data;
+  }
   throw new InfraletError('INTERNAL', 'a WebSocket message is no Buffer');
 }
 
@@ -79,6 +85,7 @@ export class Outlet {
 
   send(bytes: Buffer): void {
     if (this.#socket.readyState !== this.#socket.OPEN) return;
+    notePassed(bytes.length);
     this.#socket.send(bytes, { binary: true }, () => {
       if (!this.#stopped || this.#socket.bufferedAmount > LOW_BYTES) return;
       this.#stopped = false;
