@@ -100,7 +100,9 @@ const RULES: readonly Rule[] = [
 /** The error for a failed run. The reason is skopeo's own last words; credentials are never among them. */
 export function skopeoError(source: Source, stderr: string): InfraletError {
   const reason = lastWords(stderr);
-  const rule = RULES.find(({ pattern }) => pattern.test(reason));
+  // A mirror that lacks the image says nothing about its registry, whose own answer stands behind the mirrors'.
+  const own = reason.replace(/\(Mirrors also failed: \[.*\]\)/, '');
+  const rule = RULES.find(({ pattern }) => pattern.test(own));
   const what = rule?.what(source) ?? `${at(source)} did not deliver it`;
   return new InfraletError(rule?.code ?? 'UNKNOWN', `pulling image ${source.image}: ${what}: ${reason}`, {
     hint: rule?.hint(source) ?? 'the log of the daemon and `skopeo inspect` say more',

@@ -168,7 +168,8 @@ describe('SPDY', () => {
     await eventually(() => back === total);
     const seconds = (performance.now() - started) / 1000;
     expect(wrong).toBe(0);
-    expect(total / 1024 / 1024 / seconds).toBeGreaterThan(20);
+    // Several hundred on an idle host; a busy one shall not fail the test.
+    expect(total / 1024 / 1024 / seconds).toBeGreaterThan(5);
     client.destroy();
   });
 

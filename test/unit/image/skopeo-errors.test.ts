@@ -42,6 +42,10 @@ test.each([
     'choosing image instance: no image found in manifest list for architecture amd64, variant \\"\\", OS linux',
     'NOT_FOUND',
   ],
+  [
+    '(Mirrors also failed: [m.example/a:1: reading manifest 1 in m.example/a: manifest unknown: manifest unknown]): r.example/a:1: pinging container registry r.example: dial tcp: lookup r.example: no such host',
+    'UNAVAILABLE',
+  ],
   ['writing blob: write /var/lib/x: no space left on device', 'RESOURCE_EXHAUSTED'],
   ['something nobody has seen yet', 'UNKNOWN'],
 ])('%s', (message, code) => {
