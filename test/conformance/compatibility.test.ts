@@ -5,8 +5,10 @@
 import { readFileSync } from 'node:fs';
 import { type ServiceError, status } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Sample } from '../../src/gen/infralet/agent/v1/Sample.ts';
 import type { ContainerConfig } from '../../src/gen/runtime/v1/ContainerConfig.ts';
 import type { PodSandboxConfig } from '../../src/gen/runtime/v1/PodSandboxConfig.ts';
+import { answersOf } from '../compatibility/answers.ts';
 import type { Treatment } from '../compatibility/entry.ts';
 import { compatibilityPage } from '../compatibility/page.ts';
 import { type FieldKey, reachable, readCri, walk } from '../compatibility/proto.ts';
@@ -17,7 +19,7 @@ import { entryOf, LISTED_FIELDS, WINDOWS_MESSAGES } from '../compatibility/table
 import { PAGE } from '../compatibility/write.ts';
 import { criMethods } from '../support/cri-client.ts';
 import { IMAGE } from '../support/world.ts';
-import { startWorldCri, type WorldCri } from '../support/world-cri.ts';
+import { WorldCri } from '../support/world-cri.ts';
 
 const cri = readCri();
 const ALL: readonly FieldKey[] = [...cri.messages].flatMap(([message, fields]) =>
@@ -67,12 +69,14 @@ describe('the server', () => {
   const pod: PodSandboxConfig = fullPod('full', '/tmp');
   const container: ContainerConfig = fullContainer('app', IMAGE, import.meta.dirname);
   beforeAll(async () => {
-    node = await startWorldCri();
+    node = await WorldCri.start({ stats: { interval: '500ms' } });
     const { client, world } = node;
     world.guests.onCall = (method, request) => inGuest.set(method, request);
     const { podSandboxId } = await client.RunPodSandbox({ config: pod, runtimeHandler: 'infralet' });
     const { containerId } = await client.CreateContainer({ podSandboxId, config: container });
     await client.StartContainer({ containerId });
+    const guest = world.guests.guests.get(podSandboxId);
+    if (guest) guest.lie = withLimits;
     for (const image of IMAGES) await client.PullImage({ image: { image } });
     subject = { client, podSandboxId, containerId, pod: fullPod('other', '/tmp'), container };
   });
@@ -139,38 +143,23 @@ describe('the server', () => {
   });
 
   test('fills in what is said to be filled in, and nothing of what is said to be empty', async () => {
-    const { client, podSandboxId, containerId } = subject;
-    const image = { image: IMAGES[0] };
-    const brief = await client.CreateContainer({ podSandboxId, config: fullContainer('brief', IMAGE, '/tmp') });
-    await client.StartContainer(brief);
-    await client.StopContainer(brief);
-    const streams = { containerId, stdout: true };
-    const answers: readonly (readonly [string, unknown])[] = [
-      ['RunPodSandboxResponse', { podSandboxId }],
-      ['CreateContainerResponse', { containerId }],
-      ['VersionResponse', await client.Version()],
-      ['StatusResponse', await client.Status({ verbose: true })],
-      ['RuntimeConfigResponse', await client.RuntimeConfig()],
-      ['PodSandboxStatusResponse', await client.PodSandboxStatus({ podSandboxId, verbose: true })],
-      ['ListPodSandboxResponse', await client.ListPodSandbox()],
-      ['ContainerStatusResponse', await client.ContainerStatus(brief)],
-      ['ContainerStatusResponse', await client.ContainerStatus({ containerId, verbose: true })],
-      ['ListContainersResponse', await client.ListContainers()],
-      ['ExecResponse', await client.Exec({ ...streams, cmd: ['x'] })],
-      ['AttachResponse', await client.Attach(streams)],
-      ['PortForwardResponse', await client.PortForward({ podSandboxId })],
-      ['PullImageResponse', await client.PullImage({ image })],
-      ['ImageStatusResponse', await client.ImageStatus({ image, verbose: true })],
-      ['ListImagesResponse', await client.ListImages()],
-      ['ImageFsInfoResponse', await client.ImageFsInfo()],
-    ];
+    const answers = await answersOf(subject, IMAGES[0]);
     const seen = new Set<FieldKey>();
     for (const [message, answer] of answers) walk(cri, message, [answer], (key) => seen.add(key));
     const here = new Set(answers.flatMap(([message]) => [...reachable(cri, message)]));
-    expect(treatedAs('filled').filter((key) => here.has(key) && !seen.has(key))).toEqual([]);
+    expect(treatedAs('filled', 'measured').filter((key) => here.has(key) && !seen.has(key))).toEqual([]);
     expect(treatedAs('empty', 'windows').filter((key) => seen.has(key))).toEqual([]);
   });
 });
+
+/** Figures of containers that have a limit of memory. */
+function withLimits(sample: Sample): Sample {
+  const containers = (sample.containers ?? []).map((each) => ({
+    ...each,
+    usage: { ...each.usage, memoryLimit: 2 ** 28 },
+  }));
+  return { ...sample, containers };
+}
 
 async function outcome(call: Promise<unknown>): Promise<{ readonly code: string; readonly details: string }> {
   try {

@@ -109,7 +109,3 @@ export class WorldCri implements AsyncDisposable {
     await rm(this.#directory, { recursive: true, force: true });
   }
 }
-
-export async function startWorldCri(): Promise<WorldCri> {
-  return await WorldCri.start();
-}
