@@ -33,6 +33,11 @@ function usableMemory(type: MachineType, reserve: MemoryReserve): number {
   return Math.floor(type.memoryBytes * (1 - reserve.share)) - reserve.fixed;
 }
 
+/** Bytes that a type must list so that a guest sees this much: the reverse of `usableMemory`. */
+export function listedMemory(guestBytes: number, reserve: MemoryReserve): number {
+  return Math.ceil((guestBytes + reserve.fixed + 1) / (1 - reserve.share));
+}
+
 export function chooseOffers(input: ChoiceInput): Choice {
   const ranked: Offer[] = [];
   const rejected: { offer: Offer; reason: string }[] = [];

@@ -9,7 +9,7 @@ import { type Clock, until } from '../base/time.ts';
 import { machineToken } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { Batcher } from './batcher.ts';
-import { type Choice, chooseOffers } from './choice.ts';
+import { type Choice, chooseOffers, listedMemory } from './choice.ts';
 import {
   type Check,
   type DescribeQuery,
@@ -21,7 +21,7 @@ import {
   type Provider,
   TAGS,
 } from './contract.ts';
-import type { ApiClass, CloudDriver, CloudFault, CloudMachine } from './driver.ts';
+import type { ApiClass, CloudDriver, CloudFault, CloudLeftover, CloudMachine } from './driver.ts';
 import { LAUNCH_REACTIONS } from './fault-policy.ts';
 import type { FleetConfig } from './fleet-config.ts';
 import { LaunchCalls, type Outcome } from './launch-calls.ts';
@@ -203,11 +203,13 @@ export class CloudProvider implements Provider {
     }
     const fixed = await this.#catalogue.offers;
     signal.throwIfAborted();
+    const reserve = { fixed: config.memoryReserve, share: config.memoryReserveShare };
+    const need = { ...request.shape, memoryBytes: listedMemory(request.shape.memoryBytes, reserve) };
     return chooseOffers({
       shape: request.shape,
       placement: request.placement ?? {},
-      offers: [...fixed, ...(this.#driver.custom?.(request.shape) ?? [])],
-      reserve: { fixed: config.memoryReserve, share: config.memoryReserveShare },
+      offers: [...fixed, ...(this.#driver.custom?.(need) ?? [])],
+      reserve,
       unavailable: (offer) => this.#unavailable.reason(offer),
     });
   }
@@ -339,6 +341,22 @@ export class CloudProvider implements Provider {
       signal.throwIfAborted();
       if (this.#driver.classify(error).kind === 'not-found-yet') return '';
       throw error;
+    }
+  }
+
+  /** Disks, interfaces and addresses of ours that no machine has. */
+  async leftovers(signal: AbortSignal): Promise<readonly CloudLeftover[]> {
+    if (!this.#driver.leftovers) return [];
+    await this.limiters.describe.turn(signal);
+    return await this.#driver.leftovers.list(this.#options.owner, signal);
+  }
+
+  async removeLeftover(leftover: CloudLeftover, signal: AbortSignal): Promise<void> {
+    await this.limiters.terminate.turn(signal);
+    try {
+      await this.#driver.leftovers?.remove(leftover, signal);
+    } catch (error) {
+      if (this.#driver.classify(error).kind !== 'not-found-yet') throw error;
     }
   }
 
