@@ -7,6 +7,7 @@ import type { PodLimits__Output } from '../gen/infralet/agent/v1/PodLimits.ts';
 import type { PodNic__Output } from '../gen/infralet/agent/v1/PodNic.ts';
 import { GUEST_CGROUP_PARENT } from '../rpc/agent-protocol.ts';
 import { runCommand } from './commands.ts';
+import { reserveHugePages } from './huge-pages.ts';
 import type { AgentOptions } from './options.ts';
 import { refresh } from './refresh.ts';
 
@@ -23,6 +24,7 @@ export async function configure(request: ConfigureRequest__Output, options: Agen
   const clockMs = Number(BigInt(request.clockNanos) / 1_000_000n);
   await refresh({ clockMs, entropy: request.entropy }, options);
   if (request.hostname !== '') writeFileSync(options.hostnameFile, request.hostname);
+  reserveHugePages(request.hugePages, options.hugePagesDir);
   if (request.podLimits) limitPod(request.podLimits, options.cgroupDir);
   if (request.podNic) await preparePodNic(request.podNic, options.nicsDir);
 }

@@ -1,5 +1,5 @@
 /** containerd's CRI socket in this machine: calls and one stream, as bytes; nothing is decoded on the way. */
-import { Client, type ClientReadableStream, credentials, type ServiceError } from '@grpc/grpc-js';
+import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { InfraletError } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
 import { largestReply, MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
@@ -13,6 +13,9 @@ export interface Containerd extends Disposable {
   /** Resolves when the socket accepts connections. */
   ready(deadlineMs: number): Promise<void>;
 }
+
+/** The CRI's containers within containerd; the CRI itself does not need it. */
+const NAMESPACE = 'k8s.io';
 
 const identity = (bytes: Buffer): Buffer => bytes;
 
@@ -29,6 +32,8 @@ export function connectContainerd(socket: string, maxMessage: number): Container
     'grpc.service_config_disable_resolution': 1,
     'grpc.default_authority': 'localhost',
   });
+  const metadata = new Metadata();
+  metadata.set('containerd-namespace', NAMESPACE);
   return {
     call: async (method, payload, deadline, signal) => {
       signal.throwIfAborted();
@@ -38,6 +43,7 @@ export function connectContainerd(socket: string, maxMessage: number): Container
         identity,
         identity,
         payload,
+        metadata,
         { deadline },
         (error: ServiceError | null, reply?: Buffer) => {
           if (error) reject(error);

@@ -74,6 +74,8 @@ export interface AgentOptions {
   readonly entropyFile: string;
   /** One directory per network interface, as in sysfs. */
   readonly nicsDir: string;
+  /** Sizes of huge pages, as in sysfs. */
+  readonly hugePagesDir: string;
   /** containerd's files of its pod sandboxes, and the root of the groups that their processes are in. */
   readonly sandboxesDir: string;
   readonly cgroupDir: string;
@@ -129,6 +131,7 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     hostnameFile: at('/proc/sys/kernel/hostname'),
     entropyFile: at('/dev/urandom'),
     nicsDir: at('/sys/class/net'),
+    hugePagesDir: at('/sys/kernel/mm/hugepages'),
     sandboxesDir: at('/scratch/containerd/io.containerd.grpc.v1.cri/sandboxes'),
     cgroupDir: at('/sys/fs/cgroup'),
     bundlesDir: at('/run/containerd/io.containerd.runtime.v2.task/k8s.io'),

@@ -30,10 +30,13 @@ const RUNTIME = [
   'ListPodSandboxStats',
   'RuntimeConfig',
 ] as const;
+/** containerd's own store: the specification that a container is started with. */
+const CONTAINERS = ['Get', 'Update'] as const;
 const IMAGE = ['ListImages', 'ImageStatus', 'PullImage', 'RemoveImage', 'ImageFsInfo'] as const;
 
 const ALLOWED: ReadonlySet<string> = new Set([
   ...RUNTIME.map((name) => `/runtime.v1.RuntimeService/${name}`),
+  ...CONTAINERS.map((name) => `/containerd.services.containers.v1.Containers/${name}`),
   ...IMAGE.map((name) => `/runtime.v1.ImageService/${name}`),
 ]);
 

@@ -5,6 +5,11 @@ import type { LinuxContainerSecurityContext } from '../gen/runtime/v1/LinuxConta
 import type { Mount } from '../gen/runtime/v1/Mount.ts';
 import type { SecurityProfile } from '../gen/runtime/v1/SecurityProfile.ts';
 
+import { guestHugepageLimits, type HugePageNeed } from './huge-pages.ts';
+
+/** Of annotations that name CDI devices. */
+const CDI_PREFIX = 'cdi.k8s.io/';
+
 /** Label that says, in the guest, which of the node's containers one is. */
 export const CONTAINER_LABEL = 'infralet.dev/container';
 
@@ -15,6 +20,8 @@ export function guestContainerConfig(
     readonly image: Digest;
     readonly mounts: readonly Mount[];
     readonly seccomp: SecurityProfile | null;
+    /** Huge pages of all containers of the pod. */
+    readonly hugePages: readonly HugePageNeed[];
     /** containerd's id of the container whose PID namespace is joined. */
     readonly targetId: string;
   },
@@ -23,17 +30,32 @@ export function guestContainerConfig(
   return {
     ...config,
     image: { image: facts.image },
-    mounts: [...facts.mounts],
+    mounts: facts.mounts.map(plainMount),
     labels: { [CONTAINER_LABEL]: facts.id },
-    annotations: {},
+    annotations: cdiAnnotations(config.annotations),
     logPath: config.logPath === '' ? '' : guestLogName(facts.id),
     windows: null,
     linux: {
       securityContext: guestSecurity(config, facts),
-      // CPU and memory node numbers are the node's own; the machine has its own.
-      resources: resources && { ...resources, cpusetCpus: '', cpusetMems: '' },
+      resources: resources && {
+        ...resources,
+        hugepageLimits: guestHugepageLimits(resources.hugepageLimits, facts.hugePages),
+        // CPU and memory node numbers are the node's own; the machine has its own.
+        cpusetCpus: '',
+        cpusetMems: '',
+      },
     },
   };
+}
+
+/** Without what containerd 1.7 refuses or does not know; it comes back with the specification (see spec.ts). */
+function plainMount(mount: Mount): Mount {
+  return { ...mount, uidMappings: [], gidMappings: [], recursiveReadOnly: false, mountOptions: [] };
+}
+
+/** The older way to ask for CDI devices. All other annotations are none of the guest's. */
+function cdiAnnotations(annotations: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(annotations).filter(([key]) => key.startsWith(CDI_PREFIX)));
 }
 
 /** Name of a container's log file below the agent's log root. */
@@ -51,6 +73,7 @@ function guestSecurity(
   return {
     ...security,
     seccomp,
+    seccompProfilePath: '',
     // As for the sandbox: the machine's pod NIC lives in the pod's namespace, whatever the pod calls it.
     namespaceOptions: namespaces && { ...namespaces, network: 'POD', targetId },
   };

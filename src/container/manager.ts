@@ -14,10 +14,13 @@ import type { Sessions } from '../sandbox/session.ts';
 import type { SandboxEntry, SandboxStore } from '../sandbox/store.ts';
 import type { MountCarrier } from '../volume/mounts.ts';
 import { carrySeccomp } from '../volume/seccomp.ts';
+import { completeInGuest } from './complete.ts';
 import { guestContainerConfig, guestLogName } from './guest-config.ts';
+import { hugePagesOf } from './huge-pages.ts';
 import type { GuestImages } from './images.ts';
 import type { ContainerObserver } from './observer.ts';
 import type { ContainerRecord } from './record.ts';
+import { namingField } from './refusals.ts';
 import type { ContainerService, ContainerView, GuestStream, StreamRequest } from './service.ts';
 import { criStatus } from './status.ts';
 import type { ContainerEntry, ContainerStore } from './store.ts';
@@ -78,6 +81,8 @@ export class ContainerManager implements ContainerService {
       await this.#deps.guestImages.ensure(record.id, image, channel, signal);
       this.#deps.sandboxes.mark(record.id, 'image', this.#deps.clock.now());
       const mounts = await this.#deps.mounts.carry(record.id, config.mounts, channel, signal);
+      const hugePages = hugePagesOf([...this.#store.ofSandbox(record.id).map((entry) => entry.config)]);
+      if (hugePages.length > 0) await channel.reserveHugePages(hugePages, { signal, timeoutMs: CALL_MS });
       const target = config.linux?.securityContext?.namespaceOptions?.targetId ?? '';
       const { containerId } = await channel.cri(
         'CreateContainer',
@@ -87,20 +92,22 @@ export class ContainerManager implements ContainerService {
             id,
             image: image.id,
             mounts,
-            seccomp: await carrySeccomp(config.linux?.securityContext?.seccomp ?? null, channel, signal),
+            hugePages,
+            seccomp: await carrySeccomp(config.linux?.securityContext ?? null, channel, signal),
             targetId: target === '' ? '' : this.#entry(target).record.guestId,
           }),
           sandboxConfig: guestSandboxConfig(sandbox.config, this.#deps.node),
         },
         { signal, timeoutMs: CALL_MS },
       );
-      this.#store.update(id, { guestId: containerId });
+      const user = await completeInGuest(containerId, config, channel, { signal, timeoutMs: CALL_MS });
+      this.#store.update(id, { guestId: containerId, user });
       return id;
     } catch (error) {
       // Nothing of a failed try is kept; what the guest may have made of it would hold the name against the next one.
       this.#store.remove(id);
       this.#observer.onEvent(record.id, { kind: 'resync' });
-      throw error;
+      throw namingField(error, config);
     }
   }
 
@@ -327,6 +334,7 @@ function newRecord(id: ContainerId, sandboxId: SandboxId, image: ImageRecord, cr
     imageId: image.id,
     imageRef: image.repoDigests[0] ?? image.id,
     state: 'CONTAINER_CREATED',
+    user: null,
     createdAt,
     startedAt: '0',
     finishedAt: '0',

@@ -3,6 +3,11 @@ import { z } from 'zod';
 import { parseContainerId, parseSandboxId } from '../base/ids.ts';
 import { CONTAINER_STATES } from './service.ts';
 
+const userSchema = z.object({ uid: z.string(), gid: z.string(), supplementalGroups: z.array(z.string()) });
+
+/** Who a container's first process is at its start, as decimal numbers. */
+export type ContainerUserRecord = Readonly<z.output<typeof userSchema>>;
+
 const schema = z.object({
   id: z.string().transform(parseContainerId),
   sandboxId: z.string().transform(parseSandboxId),
@@ -11,6 +16,8 @@ const schema = z.object({
   imageId: z.string(),
   imageRef: z.string(),
   state: z.enum(CONTAINER_STATES),
+  /** Null until it was made in the machine, where the image's own users are read. */
+  user: userSchema.nullable().default(null),
   /** Times in nanoseconds since the epoch, as the guest's containerd reports them; "0": not yet. */
   createdAt: z.string(),
   startedAt: z.string(),

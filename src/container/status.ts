@@ -90,7 +90,9 @@ export function criStatus(
     mounts: config.mounts,
     logPath,
     resources: guest?.resources ?? { linux: config.linux?.resources ?? null, windows: null },
-    user: guest?.user ?? null,
+    user:
+      guest?.user ??
+      (record.user && { linux: { ...record.user, supplementalGroups: [...record.user.supplementalGroups] } }),
     stopSignal:
       config.stopSignal === 'SIGNAL_RUNTIME_DEFAULT'
         ? (guest?.stopSignal ?? 'SIGNAL_RUNTIME_DEFAULT')

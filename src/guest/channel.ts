@@ -54,6 +54,10 @@ export interface CallOptions {
 export interface AgentChannel extends AsyncDisposable {
   /** Calls containerd's CRI in the machine. Errors carry containerd's own code and message. */
   cri<M extends CriMethod>(method: M, request: CriRequest<M>, options: CallOptions): Promise<CriResponseFull<M>>;
+  /** The OCI runtime specification that containerd will start a container with: JSON, as the guest gave it. */
+  containerSpec(guestId: string, options: CallOptions): Promise<string>;
+  /** Replaces it. A container that runs already is not changed. */
+  setContainerSpec(guestId: string, spec: string, options: CallOptions): Promise<void>;
   status(options: CallOptions): Promise<StatusResponse__Output>;
   /**
    * Heartbeats, container events and, when asked for, samples; ends with an error when the channel breaks, quietly when
@@ -91,6 +95,11 @@ export interface AgentChannel extends AsyncDisposable {
   configurePodNic(
     nic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
     limits: PodLimits,
+    options: CallOptions,
+  ): Promise<void>;
+  /** Has the machine set memory aside for at least so many huge pages. */
+  reserveHugePages(
+    pages: readonly { readonly pageBytes: number; readonly count: number }[],
     options: CallOptions,
   ): Promise<void>;
   /** Makes the sandbox of a template into this pod's; resolves with its id, or '' when the machine has none. Idempotent. */

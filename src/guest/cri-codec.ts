@@ -3,8 +3,11 @@ import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { ContainerEventResponse__Output } from '../gen/runtime/v1/ContainerEventResponse.ts';
 import type { CriMethod, CriRequest, CriResponseFull } from '../rpc/cri.ts';
 import { loadCri } from '../rpc/load.ts';
+import { createSpecCodec, type SpecCodec } from './spec-codec.ts';
 
 export interface CriCodec {
+  /** containerd's own service for specifications, beside the CRI. */
+  readonly specs: SpecCodec;
   encode<M extends CriMethod>(method: M, request: CriRequest<M>): { readonly path: string; readonly payload: Buffer };
   /** Throws DATA_LOSS on bytes that are no such message: they come from the guest. */
   decode<M extends CriMethod>(method: M, payload: Buffer): CriResponseFull<M>;
@@ -22,6 +25,7 @@ export function createCriCodec(): CriCodec {
     }
   };
   return {
+    specs: createSpecCodec(),
     encode: (method, request) => {
       const definition = methods[method];
       // One method's request type cannot be told to a union of all methods.

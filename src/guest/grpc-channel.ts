@@ -65,10 +65,24 @@ export class GrpcAgentChannel implements AgentChannel {
 
   async cri<M extends CriMethod>(method: M, request: CriRequest<M>, options: CallOptions): Promise<CriResponseFull<M>> {
     const { path, payload } = this.#codec.encode(method, request);
-    const reply = await this.#unary<{ payload: Buffer }>(`Call ${method}`, options, (grpc, done) =>
-      this.#client.Call({ method: path, payload }, grpc, done),
+    return this.#codec.decode(method, await this.#call(method, path, payload, options));
+  }
+
+  async containerSpec(guestId: string, options: CallOptions): Promise<string> {
+    const payload = this.#codec.specs.request(guestId);
+    return this.#codec.specs.answer(await this.#call('Get container', this.#codec.specs.getPath, payload, options));
+  }
+
+  async setContainerSpec(guestId: string, spec: string, options: CallOptions): Promise<void> {
+    const payload = this.#codec.specs.update(guestId, spec);
+    await this.#call('Update container', this.#codec.specs.updatePath, payload, options);
+  }
+
+  async #call(rpc: string, method: string, payload: Buffer, options: CallOptions): Promise<Buffer> {
+    const reply = await this.#unary<{ payload: Buffer }>(`Call ${rpc}`, options, (grpc, done) =>
+      this.#client.Call({ method, payload }, grpc, done),
     );
-    return this.#codec.decode(method, reply.payload);
+    return reply.payload;
   }
 
   async status(options: CallOptions): Promise<StatusResponse__Output> {
@@ -168,6 +182,14 @@ export class GrpcAgentChannel implements AgentChannel {
     await this.#unary('Configure', options, (grpc, done) =>
       this.#client.Configure({ podNic, podLimits: { ...limits } }, grpc, done),
     );
+  }
+
+  async reserveHugePages(
+    pages: readonly { readonly pageBytes: number; readonly count: number }[],
+    options: CallOptions,
+  ): Promise<void> {
+    const hugePages = [...pages];
+    await this.#unary('Configure', options, (grpc, done) => this.#client.Configure({ hugePages }, grpc, done));
   }
 
   async configurePod(pod: GuestPod, options: CallOptions): Promise<string> {

@@ -31,7 +31,7 @@ export async function busyboxEntries(signal: AbortSignal): Promise<readonly Laye
     directory('root/', 0o700),
     directory('tmp/', 0o1777),
     text('etc/passwd', 'root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/sh\n'),
-    text('etc/group', 'root:x:0:\nstaff:x:50:\nwww-data:x:33:\n'),
+    text('etc/group', 'root:x:0:\nstaff:x:50:www-data\nwww-data:x:33:\n'),
     { type: 'file', path: 'bin/busybox', data, mode: 0o755 },
     ...applets
       .filter((name) => name !== 'busybox')

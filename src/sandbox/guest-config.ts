@@ -2,9 +2,11 @@
 
 import type { DNSConfig } from '../gen/runtime/v1/DNSConfig.ts';
 import type { PodSandboxConfig, PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
+import type { SecurityProfile } from '../gen/runtime/v1/SecurityProfile.ts';
 import type { GuestPod, PodLimits } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
 import { GUEST_CGROUP_PARENT, GUEST_LOG_DIRECTORY } from '../rpc/agent-protocol.ts';
+import { seccompProfile } from '../volume/seccomp.ts';
 
 export interface NodeFacts {
   /** Host name of the node, for pods without one of their own. */
@@ -13,7 +15,12 @@ export interface NodeFacts {
   readonly dns: DNSConfig;
 }
 
-export function guestSandboxConfig(config: PodSandboxConfig__Output, node: NodeFacts): PodSandboxConfig {
+/** `seccomp`: the profile of the sandbox's own process, with its place in the machine. */
+export function guestSandboxConfig(
+  config: PodSandboxConfig__Output,
+  node: NodeFacts,
+  seccomp: SecurityProfile | null = null,
+): PodSandboxConfig {
   const security = config.linux?.securityContext ?? null;
   return {
     metadata: config.metadata,
@@ -27,6 +34,8 @@ export function guestSandboxConfig(config: PodSandboxConfig__Output, node: NodeF
       sysctls: config.linux?.sysctls ?? {},
       securityContext: security && {
         ...security,
+        seccomp,
+        seccompProfilePath: '',
         namespaceOptions: security.namespaceOptions && {
           ...security.namespaceOptions,
           // The machine is the pod's: its one pod NIC always lives in the pod's namespace, so that the management NIC and
@@ -41,8 +50,8 @@ export function guestSandboxConfig(config: PodSandboxConfig__Output, node: NodeF
 /**
  * Whether the sandbox that a template was frozen with can become this pod's. Hostname, DNS and network are given to it
  * afterwards; what containerd fixes when it makes a sandbox must be as it was made (see src/agent/pod-sandbox.ts): no
- * sysctls, its own IPC, PID and user namespaces, no privileges. User, groups and seccomp profile of a sandbox concern its
- * pause process only; containers bring their own.
+ * sysctls, its own IPC, PID and user namespaces, no privileges, no seccomp profile of the pod's own (it runs under the
+ * default one). User and groups of a sandbox concern its pause process only; containers bring their own.
  */
 export function fitsTemplateSandbox(config: PodSandboxConfig__Output): boolean {
   const security = config.linux?.securityContext ?? null;
@@ -50,7 +59,7 @@ export function fitsTemplateSandbox(config: PodSandboxConfig__Output): boolean {
   return (
     Object.keys(config.linux?.sysctls ?? {}).length === 0 &&
     security?.privileged !== true &&
-    !security?.selinuxOptions &&
+    seccompProfile(security)?.profileType !== 'Localhost' &&
     (namespaces?.ipc ?? 'POD') === 'POD' &&
     (namespaces?.pid ?? 'POD') !== 'NODE' &&
     (namespaces?.usernsOptions?.mode ?? 'NODE') === 'NODE'

@@ -8,6 +8,7 @@ import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfi
 import type { AgentChannel, GuestFile, PodLimits } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
 import { POD_NIC, TEMPLATE_CONFLIST, TEMPLATE_NAMESPACE } from '../rpc/agent-protocol.ts';
+import { carrySeccomp } from '../volume/seccomp.ts';
 import { fitsTemplateSandbox, guestCniConfig, guestPod, guestSandboxConfig, type NodeFacts } from './guest-config.ts';
 
 /** Time for a relayed call that should be quick; emulated machines are ten times slower than real ones. */
@@ -40,7 +41,9 @@ export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<st
     options,
   );
   await untilNetwork(run, true, signal);
-  return (await channel.cri('RunPodSandbox', { config: guestSandboxConfig(config, node) }, options)).podSandboxId;
+  const seccomp = await carrySeccomp(config.linux?.securityContext ?? null, channel, signal);
+  return (await channel.cri('RunPodSandbox', { config: guestSandboxConfig(config, node, seccomp) }, options))
+    .podSandboxId;
 }
 
 /** A pod sandbox that an earlier try made before the daemon was killed. Removes all others. */

@@ -11,12 +11,19 @@ const CALL_MS = 60_000;
 /** Older clients put it before the path. */
 const PREFIX = 'localhost/';
 
+/** Both fields of a security context that name a profile. */
+interface SeccompFields {
+  readonly seccomp: SecurityProfile__Output | null;
+  readonly seccompProfilePath: string;
+}
+
 /** The profile as the machine's containerd gets it; a Localhost profile is carried there first. */
 export async function carrySeccomp(
-  profile: SecurityProfile__Output | null,
+  context: SeccompFields | null,
   channel: AgentChannel,
   signal: AbortSignal,
 ): Promise<SecurityProfile | null> {
+  const profile = seccompProfile(context);
   if (profile?.profileType !== 'Localhost') return profile;
   const path = profile.localhostRef.startsWith(PREFIX)
     ? profile.localhostRef.slice(PREFIX.length)
@@ -35,6 +42,21 @@ export async function carrySeccomp(
     };
   })();
   return { ...profile, localhostRef: await channel.putFiles(target, files, { signal, timeoutMs: CALL_MS }) };
+}
+
+/** The profile that counts: the field, else what the deprecated path says; null: none was asked for. */
+export function seccompProfile(context: SeccompFields | null): SecurityProfile__Output | null {
+  if (!context || context.seccomp || context.seccompProfilePath === '') return context?.seccomp ?? null;
+  return profileOfPath(context.seccompProfilePath) ?? null;
+}
+
+/** A profile in the deprecated form; undefined when it is none. */
+export function profileOfPath(path: string): SecurityProfile__Output | undefined {
+  if (path === 'unconfined') return { profileType: 'Unconfined', localhostRef: '' };
+  if (path === 'runtime/default' || path === 'docker/default')
+    return { profileType: 'RuntimeDefault', localhostRef: '' };
+  if (!path.startsWith(PREFIX)) return undefined;
+  return { profileType: 'Localhost', localhostRef: path.slice(PREFIX.length) };
 }
 
 async function readProfile(path: string): Promise<Buffer> {

@@ -57,7 +57,7 @@ export const REFUSALS: readonly Refusal[] = [
   pod(
     ['LinuxSandboxSecurityContext.supplemental_groups_policy'],
     /supplemental_groups_policy: /,
-    podSecurity({ supplementalGroupsPolicy: 'Strict' }),
+    podSecurity({ supplementalGroupsPolicy: 9 }),
   ),
   pod(['NamespaceOption.network'], /network: /, podSecurity({ namespaceOptions: { network: 'TARGET' } })),
   pod(['NamespaceOption.pid'], /pid: /, podSecurity({ namespaceOptions: { pid: 'TARGET', targetId: 'x' } })),
@@ -65,25 +65,43 @@ export const REFUSALS: readonly Refusal[] = [
   pod(
     ['NamespaceOption.userns_options', 'UserNamespace.mode'],
     /userns_options\.mode: /,
-    podSecurity({ namespaceOptions: { usernsOptions: { mode: 'POD' } } }),
+    podSecurity({ namespaceOptions: { usernsOptions: { mode: 'TARGET' } } }),
   ),
   pod(
     ['UserNamespace.uids'],
-    /userns_options: /,
-    podSecurity({ namespaceOptions: { usernsOptions: { mode: 'NODE', uids: [{ length: 1 }] } } }),
+    /userns_options\.uids: /,
+    podSecurity({ namespaceOptions: { usernsOptions: { mode: 'POD' } } }),
   ),
   pod(
     ['UserNamespace.gids'],
-    /userns_options: /,
-    podSecurity({ namespaceOptions: { usernsOptions: { mode: 'NODE', gids: [{ length: 1 }] } } }),
+    /userns_options\.gids: /,
+    podSecurity({ namespaceOptions: { usernsOptions: { mode: 'POD', uids: [{ length: 1 }] } } }),
   ),
   pod(['Int64Value.value'], /run_as_user\.value: /, podSecurity({ runAsUser: { value: '-1' } })),
   pod(['SecurityProfile.profile_type'], /seccomp\.profile_type: /, podSecurity({ seccomp: { profileType: 9 } })),
+  pod(['SecurityProfile.localhost_ref'], /localhost_ref: /, podSecurity({ seccomp: { profileType: 'Localhost' } })),
+  pod(
+    ['LinuxSandboxSecurityContext.seccomp_profile_path'],
+    /seccomp_profile_path: /,
+    podSecurity({ seccompProfilePath: 'x' }),
+  ),
+  pod(
+    ['LinuxSandboxSecurityContext.apparmor'],
+    /apparmor: /,
+    podSecurity({ apparmor: { profileType: 'RuntimeDefault' } }),
+  ),
+  ...(['user', 'role', 'type', 'level'] as const).map((field) =>
+    pod(
+      ['LinuxSandboxSecurityContext.selinux_options', `SELinuxOption.${field}`],
+      /selinux_options: /,
+      podSecurity({ selinuxOptions: { [field]: 'x' } }),
+    ),
+  ),
   container(['ContainerMetadata.name'], /metadata\.name: /, { metadata: { name: '' } }),
   container(['ContainerConfig.working_dir'], /working_dir: /, { workingDir: 'here' }),
   container(['ContainerConfig.log_path'], /log_path: /, { logPath: '../up' }),
   container(['ContainerConfig.windows'], /windows: /, { windows: {} }),
-  container(['ContainerConfig.CDI_devices', 'CDIDevice.name'], /CDI_devices: /, { CDIDevices: [{ name: 'a/b=c' }] }),
+  container(['CDIDevice.name'], /CDI_devices\[0\]\.name: /, { CDIDevices: [{ name: 'gpu' }] }),
   container(['ContainerConfig.stop_signal'], /stop_signal: /, { stopSignal: 'SIGNAL_SIGUSR1' }),
   container(['KeyValue.key'], /envs\[0\]\.key: /, { envs: [{ key: 'a=b' }] }),
   container(['KeyValue.value'], /envs\[0\]\.value: /, { envs: [{ key: 'a', value: Buffer.from([0]) }] }),
@@ -95,14 +113,18 @@ export const REFUSALS: readonly Refusal[] = [
   container(['LinuxContainerResources.oom_score_adj'], /oom_score_adj: /, {
     linux: { resources: { oomScoreAdj: '2000' } },
   }),
-  mount(['Mount.container_path'], /container_path: /, { containerPath: 'm' }),
-  mount(['Mount.uidMappings', 'IDMapping.host_id', 'IDMapping.container_id', 'IDMapping.length'], /uidMappings: /, {
-    uidMappings: [{ hostId: 1, containerId: 2, length: 3 }],
+  container(['HugepageLimit.page_size'], /hugepage_limits\[0\]\.page_size: /, {
+    linux: { resources: { hugepageLimits: [{ pageSize: 'large', limit: '1' }] } },
   }),
+  mount(['Mount.container_path'], /container_path: /, { containerPath: 'm' }),
+  mount(['Mount.uidMappings'], /uidMappings: /, { uidMappings: [{ length: 3 }] }),
   mount(['Mount.gidMappings'], /[ug]idMappings: /, { gidMappings: [{ length: 3 }] }),
-  mount(['Mount.recursive_read_only'], /recursive_read_only: /, { readonly: true, recursiveReadOnly: true }),
+  mount(['IDMapping.length'], /gidMappings\[0\]\.length: /, { gidMappings: [{ length: 0 }] }),
+  mount(['IDMapping.host_id'], /uidMappings\[0\]: /, { uidMappings: [{ hostId: 4294967295, length: 3 }] }),
+  mount(['IDMapping.container_id'], /uidMappings\[0\]: /, { uidMappings: [{ containerId: 4294967295, length: 3 }] }),
+  mount(['Mount.recursive_read_only'], /recursive_read_only: /, { recursiveReadOnly: true }),
   mount(['Mount.image'], /\.image: /, { hostPath: '', image: { image: 'app:1' } }),
-  mount(['Mount.mount_options'], /mount_options: /, { mountOptions: ['noexec'] }),
+  mount(['Mount.mount_options'], /mount_options\[0\]: /, { mountOptions: ['rbind'] }),
   security(['NamespaceOption.target_id'], /target_id: /, { namespaceOptions: { pid: 'TARGET' } }),
   security(['LinuxContainerSecurityContext.run_as_username'], /run_as_username: /, {
     runAsUser: { value: '1' },
@@ -110,8 +132,18 @@ export const REFUSALS: readonly Refusal[] = [
   }),
   security(['LinuxContainerSecurityContext.run_as_group'], /run_as_group: /, { runAsGroup: { value: '1' } }),
   security(['LinuxContainerSecurityContext.supplemental_groups_policy'], /supplemental_groups_policy: /, {
-    supplementalGroupsPolicy: 'Strict',
+    supplementalGroupsPolicy: 9,
   }),
+  security(['LinuxContainerSecurityContext.seccomp_profile_path'], /seccomp_profile_path: /, {
+    seccompProfilePath: 'x',
+  }),
+  security(['LinuxContainerSecurityContext.apparmor_profile'], /apparmor_profile: /, {
+    apparmorProfile: 'localhost/x',
+  }),
+  security(['LinuxContainerSecurityContext.apparmor'], /apparmor: /, {
+    apparmor: { profileType: 'Localhost', localhostRef: 'x' },
+  }),
+  security(['LinuxContainerSecurityContext.selinux_options'], /selinux_options: /, { selinuxOptions: { level: 's0' } }),
   security(['LinuxContainerSecurityContext.masked_paths'], /masked_paths\[0\]: /, { maskedPaths: ['x'] }),
   security(['LinuxContainerSecurityContext.readonly_paths'], /readonly_paths\[0\]: /, { readonlyPaths: ['x'] }),
   {

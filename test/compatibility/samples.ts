@@ -16,7 +16,6 @@ const resources: LinuxContainerResources = {
   memorySwapLimitInBytes: '268435456',
 };
 
-const selinux = { user: 'u', role: 'r', type: 't', level: 's0' };
 const users = { runAsUser: { value: '11' }, runAsGroup: { value: '12' }, supplementalGroups: ['13', '14'] };
 
 /** `hostPath` is a directory of the node. */
@@ -37,7 +36,6 @@ export function fullPod(name: string, hostPath: string): PodSandboxConfig {
       securityContext: {
         ...users,
         namespaceOptions: { network: 'POD', pid: 'CONTAINER', ipc: 'NODE' },
-        selinuxOptions: selinux,
         readonlyRootfs: true,
         privileged: true,
         seccompProfilePath: 'unconfined',
@@ -72,6 +70,7 @@ export function fullContainer(name: string, image: string, hostPath: string): Co
       },
     ],
     devices: [{ containerPath: '/dev/fuse', hostPath: '/dev/fuse', permissions: 'rw' }],
+    CDIDevices: [{ name: 'example.com/device=0' }],
     labels: { app: 'full-container' },
     annotations: { note: 'of the container' },
     logPath: `${name}.log`,
@@ -89,7 +88,6 @@ export function fullContainer(name: string, image: string, hostPath: string): Co
         },
         privileged: true,
         namespaceOptions: { network: 'POD', pid: 'CONTAINER', ipc: 'NODE' },
-        selinuxOptions: selinux,
         readonlyRootfs: true,
         apparmorProfile: 'unconfined',
         seccompProfilePath: 'unconfined',

@@ -153,6 +153,12 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     return this.guest.call(method, request as Record<string, unknown>) as never;
   };
 
+  async containerSpec(): Promise<string> {
+    return JSON.stringify({ process: { user: { uid: 0, gid: 0 } } });
+  }
+
+  async setContainerSpec(): Promise<void> {}
+
   async status(): Promise<never> {
     return { uptimeMs: '0', phases: {}, clockNanos: String(BigInt(Date.now()) * 1_000_000n) } as never;
   }
@@ -194,6 +200,8 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   async configure(): Promise<void> {}
 
   async configurePodNic(): Promise<void> {}
+
+  async reserveHugePages(): Promise<void> {}
 
   async configurePod(): Promise<string> {
     return '';

@@ -22,6 +22,11 @@ const podContext = (securityContext: object) => sandbox({ linux: { securityConte
 const context = (securityContext: object) => container({ linux: { securityContext } });
 const metadata = { name: 'web', uid: 'u-1', namespace: 'default', attempt: 0 };
 
+/** A mapping of ids as kubelets send it, with a mistake. */
+function range(change: object = {}): object {
+  return { containerId: 0, hostId: 65_536, length: 65_536, ...change };
+}
+
 describe('PodSandboxConfig', () => {
   test('what a kubelet sends is accepted', () => {
     expect(
@@ -91,15 +96,43 @@ describe('PodSandboxConfig', () => {
     ['namespace_options.pid: must be one of', { namespaceOptions: { pid: 'TARGET' } }],
     ['namespace_options.ipc: must be one of', { namespaceOptions: { ipc: 9 } }],
     [
-      'namespace_options.userns_options.mode: user namespaces are not',
+      'namespace_options.userns_options.mode: must be one of',
+      { namespaceOptions: { usernsOptions: { mode: 'TARGET' } } },
+    ],
+    [
+      'namespace_options.userns_options.uids: must hold exactly one',
       { namespaceOptions: { usernsOptions: { mode: 'POD' } } },
+    ],
+    [
+      'namespace_options.userns_options.gids: must hold exactly one mapping, holds 2',
+      { namespaceOptions: { usernsOptions: { mode: 'POD', uids: [range()], gids: [range(), range()] } } },
+    ],
+    [
+      'namespace_options.userns_options.uids[0].container_id: must be 0',
+      { namespaceOptions: { usernsOptions: { mode: 'POD', uids: [range({ containerId: 1 })], gids: [range()] } } },
+    ],
+    [
+      'namespace_options.userns_options.uids[0].length: must be at least 1',
+      { namespaceOptions: { usernsOptions: { mode: 'POD', uids: [range({ length: 0 })], gids: [range()] } } },
+    ],
+    [
+      'namespace_options.userns_options: mappings need the mode POD',
+      { namespaceOptions: { usernsOptions: { mode: 'NODE', uids: [range()], gids: [range()] } } },
+    ],
+    [
+      'namespace_options.ipc: must not be NODE',
+      { namespaceOptions: { ipc: 'NODE', usernsOptions: { mode: 'POD', uids: [range()], gids: [range()] } } },
     ],
     ['run_as_user.value: must be at least 0', { runAsUser: { value: '-1' } }],
     ['run_as_group: needs run_as_user', { runAsGroup: { value: '5' } }],
     ['supplemental_groups[1]: must be at most', { supplementalGroups: ['1', '4294967295'] }],
-    ['supplemental_groups_policy: Strict is not', { supplementalGroupsPolicy: 'Strict' }],
+    ['supplemental_groups_policy: must be one of', { supplementalGroupsPolicy: 7 }],
     ['seccomp.localhost_ref: must not be empty', { seccomp: { profileType: 'Localhost' } }],
+    ['seccomp.localhost_ref: must be empty', { seccomp: { profileType: 'Unconfined', localhostRef: '/x' } }],
+    ['seccomp_profile_path: must be "unconfined"', { seccompProfilePath: '/var/lib/kubelet/seccomp/x.json' }],
     ['apparmor.profile_type: must be one of', { apparmor: { profileType: 4 } }],
+    ['apparmor: AppArmor is not', { apparmor: { profileType: 'RuntimeDefault' } }],
+    ['selinux_options: SELinux is not', { selinuxOptions: { level: 's0:c1,c2' } }],
   ])('config.linux.security_context.%s', (expected, change) => {
     expect(podContext(change)).toContain(`config.linux.security_context.${expected}`);
   });
@@ -161,21 +194,27 @@ describe('ContainerConfig', () => {
     ],
     ['mounts[0].propagation: must be', { mounts: [{ containerPath: '/x', hostPath: '/x', propagation: 9 }] }],
     [
-      'mounts[0].recursive_read_only: is not',
+      'mounts[0].recursive_read_only: needs readonly',
       { mounts: [{ containerPath: '/x', hostPath: '/x', recursiveReadOnly: true }] },
     ],
     ['mounts[0].image: image volumes', { mounts: [{ containerPath: '/x', image: { image: 'a' } }] }],
     [
-      'mounts[0].mount_options: are not',
-      { mounts: [{ containerPath: '/x', hostPath: '/x', mountOptions: ['noexec'] }] },
+      'mounts[0].mount_options[1]: must be one of',
+      { mounts: [{ containerPath: '/x', hostPath: '/x', mountOptions: ['noexec', 'rbind'] }] },
     ],
     [
-      'mounts[0].uidMappings: user',
-      { mounts: [{ containerPath: '/x', hostPath: '/x', uidMappings: [{ length: 1 }] }] },
+      'mounts[0].uidMappings: and gidMappings must be set together',
+      { mounts: [{ containerPath: '/x', hostPath: '/x', uidMappings: [range()] }] },
+    ],
+    [
+      'mounts[0].gidMappings[0].length: must be at least 1',
+      {
+        mounts: [{ containerPath: '/x', hostPath: '/x', uidMappings: [range()], gidMappings: [range({ length: 0 })] }],
+      },
     ],
     ['devices[0].permissions: must', { devices: [{ containerPath: '/d', hostPath: '/d', permissions: 'rwx' }] }],
     ['CDI_devices[0].name: must not be empty', { CDIDevices: [{ name: '' }] }],
-    ['CDI_devices: are not supported', { CDIDevices: [{ name: 'vendor.example/gpu=0' }] }],
+    ['CDI_devices[1].name: must be of the form', { CDIDevices: [{ name: 'vendor.example/gpu=0' }, { name: 'gpu' }] }],
     ['log_path: must be relative', { logPath: '/etc/passwd' }],
     ['log_path: must not contain ".."', { logPath: 'a/../../b.log' }],
     ['log_path: must name a file', { logPath: 'a/' }],
@@ -192,6 +231,10 @@ describe('ContainerConfig', () => {
     ['run_as_username: must not be set together', { runAsUser: { value: '1' }, runAsUsername: 'x' }],
     ['run_as_group: needs run_as_user', { runAsGroup: { value: '1' } }],
     ['capabilities.add_capabilities[0]: is no capability', { capabilities: { addCapabilities: ['CAP SYS'] } }],
+    ['apparmor: AppArmor is not', { apparmor: { profileType: 'Localhost', localhostRef: 'x' } }],
+    ['apparmor_profile: AppArmor is not', { apparmorProfile: 'runtime/default' }],
+    ['seccomp_profile_path: must be', { seccompProfilePath: 'relative.json' }],
+    ['selinux_options: SELinux is not', { selinuxOptions: { type: 'spc_t' } }],
     ['masked_paths[0]: must be an absolute path', { maskedPaths: ['proc'] }],
     ['readonly_paths[0]: must be an absolute path', { readonlyPaths: ['proc'] }],
   ])('config.linux.security_context.%s', (expected, change) => {

@@ -22,6 +22,7 @@ export async function status(
     })),
     features: {
       supplementalGroupsPolicy: FEATURES.supplementalGroupsPolicy,
+      userNamespacesHostNetwork: FEATURES.userNamespacesHostNetwork,
       mountOptions: FEATURES.mountOptions,
     },
     info: verboseInfo(request.verbose, () => state.info),

@@ -17,7 +17,33 @@ import {
   required,
 } from './fields.ts';
 import { checkImageSpec } from './image.ts';
-import { CONTAINER_PID_MODES, checkNamespaces, checkPairs, checkProfile, checkResources, checkUsers } from './linux.ts';
+import {
+  CONTAINER_PID_MODES,
+  checkNamespaces,
+  checkPairs,
+  checkProfiles,
+  checkRange,
+  checkResources,
+  checkUsers,
+} from './linux.ts';
+
+/** Options that restrict a mount and mean the same in a machine as on the node. */
+const MOUNT_OPTIONS = [
+  'noexec',
+  'exec',
+  'nosuid',
+  'suid',
+  'nodev',
+  'dev',
+  'noatime',
+  'relatime',
+  'nosymfollow',
+  'nodiratime',
+  'strictatime',
+];
+
+/** The CNCF's Container Device Interface: vendor/class=device. */
+const CDI_NAME = /^[A-Za-z][A-Za-z0-9_.-]*\/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$/;
 
 export function checkContainerConfig(
   path: string,
@@ -88,9 +114,16 @@ function checkMount(path: string, mount: Mount__Output, features: Features): voi
     if (mount.propagation !== 'PROPAGATION_PRIVATE')
       invalid(`${path}.recursive_read_only`, 'needs private propagation');
   }
+  for (const [index, option] of mount.mountOptions.entries()) {
+    oneOf(`${path}.mount_options[${index}]`, option, MOUNT_OPTIONS);
+  }
   if (mount.mountOptions.length > 0 && !features.mountOptions) invalid(`${path}.mount_options`, 'are not supported');
-  if ((mount.uidMappings.length > 0 || mount.gidMappings.length > 0) && !features.userNamespaces) {
-    invalid(`${path}.uidMappings`, 'user namespaces are not supported; the pod has its own kernel');
+  for (const field of ['uidMappings', 'gidMappings'] as const) {
+    if (mount[field].length > 0 && !features.userNamespaces) invalid(`${path}.${field}`, 'are not supported');
+    for (const [index, mapping] of mount[field].entries()) checkRange(`${path}.${field}[${index}]`, mapping);
+  }
+  if (mount.uidMappings.length > 0 !== mount.gidMappings.length > 0) {
+    invalid(`${path}.uidMappings`, 'and gidMappings must be set together');
   }
 }
 
@@ -104,6 +137,11 @@ function checkDevices(path: string, { devices, CDIDevices }: ContainerConfig__Ou
     }
   }
   for (const [index, device] of CDIDevices.entries()) nonEmpty(`${path}.CDI_devices[${index}].name`, device.name);
+  for (const [index, { name: device }] of CDIDevices.entries()) {
+    if (!CDI_NAME.test(device)) {
+      invalid(`${path}.CDI_devices[${index}].name`, `must be of the form vendor.com/class=name, is ${quote(device)}`);
+    }
+  }
   if (CDIDevices.length > 0 && !features.cdiDevices) {
     invalid(`${path}.CDI_devices`, "are not supported: this node's devices are not in the pod's machine");
   }
@@ -113,8 +151,7 @@ function checkSecurity(path: string, context: LinuxContainerSecurityContext__Out
   if (!context) return;
   checkNamespaces(`${path}.namespace_options`, context.namespaceOptions, CONTAINER_PID_MODES, features);
   checkUsers(path, context, features);
-  checkProfile(`${path}.seccomp`, context.seccomp);
-  checkProfile(`${path}.apparmor`, context.apparmor);
+  checkProfiles(path, context, features);
   for (const [field, list] of [
     ['add_capabilities', context.capabilities?.addCapabilities],
     ['drop_capabilities', context.capabilities?.dropCapabilities],

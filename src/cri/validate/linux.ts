@@ -1,10 +1,15 @@
 /** Checks of what sandboxes and containers have in common: namespaces, users, profiles, resources. */
+
+import { pageBytes } from '../../container/huge-pages.ts';
+import type { IDMapping__Output } from '../../gen/runtime/v1/IDMapping.ts';
 import type { Int64Value__Output } from '../../gen/runtime/v1/Int64Value.ts';
 import type { LinuxContainerResources__Output } from '../../gen/runtime/v1/LinuxContainerResources.ts';
 import type { NamespaceOption__Output } from '../../gen/runtime/v1/NamespaceOption.ts';
+import type { SELinuxOption__Output } from '../../gen/runtime/v1/SELinuxOption.ts';
 import type { SecurityProfile__Output } from '../../gen/runtime/v1/SecurityProfile.ts';
+import { profileOfPath } from '../../volume/seccomp.ts';
 import type { Features } from '../features.ts';
-import { invalid, nonEmpty, oneOf, range64, text } from './fields.ts';
+import { invalid, nonEmpty, oneOf, quote, range64, text } from './fields.ts';
 
 const MAX_ID = 2n ** 32n - 2n;
 /** Kubernetes takes 256 KiB of annotations; the kubelet adds its own. */
@@ -34,6 +39,26 @@ export function checkNamespaces(
   if (users.mode === 'NODE' && (users.uids.length > 0 || users.gids.length > 0)) {
     invalid(`${path}.userns_options`, 'mappings need the mode POD');
   }
+  if (users.mode !== 'POD') return;
+  for (const kind of ['pid', 'ipc'] as const) {
+    if (options[kind] === 'NODE') invalid(`${path}.${kind}`, 'must not be NODE in a user namespace of the pod');
+  }
+  checkMapping(`${path}.userns_options.uids`, users.uids);
+  checkMapping(`${path}.userns_options.gids`, users.gids);
+}
+
+/** One range that begins with the container's root, as everywhere: images are prepared for one range only. */
+function checkMapping(path: string, mappings: readonly IDMapping__Output[]): void {
+  const [mapping] = mappings;
+  if (!mapping || mappings.length > 1) invalid(path, `must hold exactly one mapping, holds ${mappings.length}`);
+  if (mapping.containerId !== 0) invalid(`${path}[0].container_id`, `must be 0, is ${mapping.containerId}`);
+  checkRange(`${path}[0]`, mapping);
+}
+
+/** Mappings of a mount. */
+export function checkRange(path: string, { hostId, containerId, length }: IDMapping__Output): void {
+  if (length < 1) invalid(`${path}.length`, 'must be at least 1');
+  if (Math.max(hostId, containerId) + length > 2 ** 32 - 1) invalid(path, 'must end below 2^32 - 1');
 }
 
 interface Users {
@@ -63,10 +88,42 @@ export function checkUsers(path: string, users: Users, features: Features): void
   }
 }
 
-export function checkProfile(path: string, profile: SecurityProfile__Output | null): void {
+function checkProfile(path: string, profile: SecurityProfile__Output | null): void {
   if (!profile) return;
   oneOf(`${path}.profile_type`, profile.profileType, ['RuntimeDefault', 'Unconfined', 'Localhost']);
   if (profile.profileType === 'Localhost') nonEmpty(`${path}.localhost_ref`, profile.localhostRef);
+  else if (profile.localhostRef !== '') invalid(`${path}.localhost_ref`, 'must be empty unless the type is Localhost');
+}
+
+interface Profiles {
+  readonly seccomp: SecurityProfile__Output | null;
+  readonly seccompProfilePath: string;
+  readonly apparmor: SecurityProfile__Output | null;
+  readonly apparmorProfile?: string;
+  readonly selinuxOptions: SELinuxOption__Output | null;
+}
+
+/** What confines processes beside capabilities; a machine has what its kernel has. */
+export function checkProfiles(path: string, profiles: Profiles, features: Features): void {
+  checkProfile(`${path}.seccomp`, profiles.seccomp);
+  checkProfilePath(`${path}.seccomp_profile_path`, profiles.seccompProfilePath);
+  checkProfile(`${path}.apparmor`, profiles.apparmor);
+  checkProfilePath(`${path}.apparmor_profile`, profiles.apparmorProfile ?? '');
+  if (!features.appArmor) {
+    const why = "AppArmor is not in the pod's machine; leave it out or ask for Unconfined";
+    if ((profiles.apparmor?.profileType ?? 'Unconfined') !== 'Unconfined') invalid(`${path}.apparmor`, why);
+    if (!['', 'unconfined'].includes(profiles.apparmorProfile ?? '')) invalid(`${path}.apparmor_profile`, why);
+  }
+  const { selinuxOptions } = profiles;
+  const named = selinuxOptions && Object.values(selinuxOptions).some((value) => value !== '');
+  if (named) invalid(`${path}.selinux_options`, "SELinux is not in the pod's machine; leave it out");
+}
+
+/** The deprecated form of both kinds of profile. */
+function checkProfilePath(path: string, value: string): void {
+  text(path, value, 4096);
+  const known = value === '' || profileOfPath(value) !== undefined;
+  if (!known) invalid(path, `must be "unconfined", "runtime/default" or "localhost/…", is ${quote(value)}`);
 }
 
 export function checkResources(path: string, resources: LinuxContainerResources__Output | null): void {
@@ -83,7 +140,9 @@ export function checkResources(path: string, resources: LinuxContainerResources_
     if (!/^[0-9,-]*$/.test(resources[key])) invalid(`${path}.${field}`, 'must be a list such as "0-3,7"');
   }
   for (const [index, limit] of resources.hugepageLimits.entries()) {
-    nonEmpty(`${path}.hugepage_limits[${index}].page_size`, limit.pageSize);
+    if (pageBytes(limit.pageSize) === undefined) {
+      invalid(`${path}.hugepage_limits[${index}].page_size`, `must be of the form "2MB", is ${quote(limit.pageSize)}`);
+    }
   }
   for (const key of Object.keys(resources.unified)) {
     if (!/^[a-z0-9_.]+$/.test(key)) invalid(`${path}.unified[${JSON.stringify(key)}]`, 'is no cgroup file name');

@@ -4,7 +4,7 @@ import type { LinuxPodSandboxConfig__Output } from '../../gen/runtime/v1/LinuxPo
 import type { PodSandboxConfig__Output } from '../../gen/runtime/v1/PodSandboxConfig.ts';
 import { FEATURES, type Features } from '../features.ts';
 import { absent, absolutePath, invalid, name, noParent, oneOf, range, required, text, word } from './fields.ts';
-import { checkNamespaces, checkPairs, checkProfile, checkResources, checkUsers, POD_PID_MODES } from './linux.ts';
+import { checkNamespaces, checkPairs, checkProfiles, checkResources, checkUsers, POD_PID_MODES } from './linux.ts';
 
 /** HOST_NAME_MAX of Linux. */
 const MAX_HOSTNAME = 64;
@@ -78,6 +78,5 @@ function checkLinux(path: string, linux: LinuxPodSandboxConfig__Output, features
   const at = `${path}.security_context`;
   checkNamespaces(`${at}.namespace_options`, context.namespaceOptions, POD_PID_MODES, features);
   checkUsers(at, context, features);
-  checkProfile(`${at}.seccomp`, context.seccomp);
-  checkProfile(`${at}.apparmor`, context.apparmor);
+  checkProfiles(at, context, features);
 }

@@ -20,13 +20,13 @@ export const NODE: Fields = {
   RuntimeCondition: { type: filled(), status: filled(), reason: filled('when false'), message: filled('when false') },
   RuntimeHandler: { name: filled(), features: filled() },
   RuntimeHandlerFeatures: {
-    recursive_read_only_mounts: empty('containerd in the machine lacks them'),
-    user_namespaces: empty('containerd in the machine lacks them'),
+    recursive_read_only_mounts: filled(),
+    user_namespaces: filled(),
   },
   RuntimeFeatures: {
-    supplemental_groups_policy: empty('containerd in the machine lacks it'),
-    user_namespaces_host_network: empty(),
-    mount_options: empty('containerd in the machine lacks them'),
+    supplemental_groups_policy: filled(),
+    user_namespaces_host_network: filled("a hostNetwork pod's namespace is its own all the same"),
+    mount_options: filled(),
   },
   UpdateRuntimeConfigRequest: { runtime_config: done() },
   RuntimeConfig: { network_config: done() },

@@ -1,5 +1,5 @@
 /** Requests about pod sandboxes. */
-import { done, type Fields, guest, limited, shown, unused } from '../entry.ts';
+import { done, type Fields, guest, limited, shown } from '../entry.ts';
 
 export const SANDBOX: Fields = {
   RunPodSandboxRequest: {
@@ -43,16 +43,16 @@ export const SANDBOX: Fields = {
   },
   LinuxSandboxSecurityContext: {
     namespace_options: done(),
-    selinux_options: guest('the guest kernel has no SELinux'),
+    selinux_options: { treatment: 'refused', note: 'unless all of it is empty: SELinux is not in the machine' },
     run_as_user: guest("of the pod's pause process"),
     run_as_group: guest("of the pod's pause process"),
     readonly_rootfs: guest("of the pod's pause process"),
     supplemental_groups: guest("of the pod's pause process"),
-    supplemental_groups_policy: { treatment: 'refused', note: 'Strict: containerd in the machine lacks it' },
+    supplemental_groups_policy: limited('Merge and Strict; the pause process has no other groups'),
     privileged: guest('privileged in the machine, not on the node'),
-    seccomp_profile_path: unused('deprecated since Kubernetes 1.19; `seccomp` counts'),
-    seccomp: guest("of the pod's pause process"),
-    apparmor: guest('the guest kernel has no AppArmor'),
+    seccomp_profile_path: limited('deprecated; counts where `seccomp` is absent'),
+    seccomp: done("of the pod's pause process; Localhost: the file is carried into the machine"),
+    apparmor: limited('Unconfined: AppArmor is not in the machine'),
   },
   StopPodSandboxRequest: { pod_sandbox_id: done('succeeds on the unknown') },
   RemovePodSandboxRequest: { pod_sandbox_id: done('succeeds on the unknown') },

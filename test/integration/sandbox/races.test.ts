@@ -76,7 +76,16 @@ function observed(
   const add = (change: object): ReturnType<typeof newContainerId> => {
     const id = newContainerId();
     const times = { createdAt: '1', startedAt: '2', finishedAt: '0' };
-    const rest = { imageId: '', imageRef: '', exitCode: 0, reason: '', message: '', logBase: 0, logDone: false };
+    const rest = {
+      imageId: '',
+      user: null,
+      imageRef: '',
+      exitCode: 0,
+      reason: '',
+      message: '',
+      logBase: 0,
+      logDone: false,
+    };
     const base = { id, sandboxId: sandbox.id, guestId: '', state: 'CONTAINER_RUNNING' as const, removing: false };
     store.add({ ...base, ...times, ...rest, ...change }, containerConfig());
     return id;
