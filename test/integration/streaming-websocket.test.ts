@@ -243,6 +243,23 @@ describe('v5 channels', () => {
     expect(client.text(1).length).toBe(most);
   });
 
+  test('a hundred sessions at once do not mix', async () => {
+    guest.onSpdy = (socket, head) => {
+      void serveRemoteCommand(socket, head, 4, (it, text) => {
+        it.out('stdout', `read ${text.toString()}`);
+        it.exit(Number(text.toString()));
+      });
+    };
+    const numbers = Array.from({ length: 100 }, (_, n) => n + 1);
+    const results = await Promise.all(
+      numbers.map(async (n) => runStream(issue(), { stdin: String(n), protocols: [V5] })),
+    );
+    expect(results.map(({ stdout, exitCode }) => [stdout.toString(), exitCode])).toEqual(
+      numbers.map((n) => [`read ${n}`, n]),
+    );
+    await quiet();
+  });
+
   test('a guest that does not read stops the client', async () => {
     const served = command();
     const client = dial(issue());

@@ -59,7 +59,7 @@ export const ANSWERS: Fields = {
     started_at: filled(),
     finished_at: filled(),
     exit_code: filled(),
-    image: filled('its name on the node'),
+    image: filled('the name that was asked for, in full, as long as it means the same image'),
     image_ref: filled(),
     reason: filled('Completed, Error, OOMKilled, …, and MachineLost with exit code 137'),
     message: filled(),
