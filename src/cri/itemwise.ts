@@ -26,13 +26,14 @@ export function itemwise(
   serialize: (response: object) => Buffer,
   field: string,
   ofItems = new WeakMap<object, Buffer>(),
+  encodeItem: (item: object) => Buffer = (item) => serialize({ [field]: [item] }),
 ): (response: Readonly<Record<string, unknown>>) => Buffer {
   const join = (items: readonly object[]): Buffer =>
     Buffer.concat(
       items.map((item) => {
         let encoding = ofItems.get(item);
         if (!encoding) {
-          encoding = serialize({ [field]: [item] });
+          encoding = encodeItem(item);
           ofItems.set(item, encoding);
         }
         return encoding;

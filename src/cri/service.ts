@@ -3,6 +3,7 @@ import type { ServiceDefinition, UntypedHandleCall, UntypedServiceImplementation
 import { InfraletError } from '../base/errors.ts';
 import { type AdapterOptions, type CallContext, serverStream, unary } from '../rpc/adapter.ts';
 import type { CriDeps, Handler, StreamHandler } from './deps.ts';
+import { encodeContainerStats, encodePodMetrics, encodePodStats } from './encode.ts';
 import { itemwise } from './itemwise.ts';
 
 /** A table entry without its message types: the table itself has been checked against the proto. */
@@ -12,16 +13,18 @@ type AnyEntry =
   | { readonly kind: 'unary'; readonly handle: Handler<never, unknown> }
   | { readonly kind: 'stream'; readonly handle: StreamHandler<never, unknown> };
 
-/** Responses that are nothing but one list: the field with the list, and what the items are. */
-const LISTS: Readonly<Record<string, readonly [field: string, items: string]>> = {
+/** Responses that are nothing but one list: the field with the list, what the items are, and who encodes them. */
+const LISTS: Readonly<Record<string, readonly [field: string, items: string, encode?: (item: never) => Buffer]>> = {
   ListContainers: ['containers', 'container'],
   StreamContainers: ['containers', 'container'],
   ListPodSandbox: ['items', 'sandbox'],
   StreamPodSandboxes: ['podSandboxes', 'sandbox'],
-  ListContainerStats: ['stats', 'container stats'],
-  StreamContainerStats: ['containerStats', 'container stats'],
-  ListPodSandboxStats: ['stats', 'sandbox stats'],
-  StreamPodSandboxStats: ['podSandboxStats', 'sandbox stats'],
+  ListContainerStats: ['stats', 'container stats', encodeContainerStats],
+  StreamContainerStats: ['containerStats', 'container stats', encodeContainerStats],
+  ListPodSandboxStats: ['stats', 'sandbox stats', encodePodStats],
+  StreamPodSandboxStats: ['podSandboxStats', 'sandbox stats', encodePodStats],
+  ListPodSandboxMetrics: ['podMetrics', 'metrics', encodePodMetrics],
+  StreamPodSandboxMetrics: ['podSandboxMetrics', 'metrics', encodePodMetrics],
 };
 
 /** The definition with list responses encoded item by item. */
@@ -32,10 +35,21 @@ export function withItemwiseLists(definition: ServiceDefinition): ServiceDefinit
     Object.entries(definition).map(([rpc, method]) => {
       const list = LISTS[rpc];
       if (!list) return [rpc, method];
-      const [field, items] = list;
+      const [field, items, encode] = list;
       const kept = encodings.get(items) ?? new WeakMap<object, Buffer>();
       encodings.set(items, kept);
-      return [rpc, { ...method, responseSerialize: itemwise(method.responseSerialize, field, kept) }];
+      return [
+        rpc,
+        {
+          ...method,
+          responseSerialize: itemwise(
+            method.responseSerialize,
+            field,
+            kept,
+            encode as ((item: object) => Buffer) | undefined,
+          ),
+        },
+      ];
     }),
   );
 }

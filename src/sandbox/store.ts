@@ -97,8 +97,10 @@ export class SandboxStore {
     const record: SandboxRecord = { ...held.record, ...change, pool: '' };
     const request = this.#codec.encode(config);
     this.#journal.replaceSandbox(id, record, request);
+    const before = { ...held };
     Object.assign(held, { record, config, request });
     this.#hold(held);
+    this.#tell(before, held);
     this.#wake(id);
     return true;
   }

@@ -1,4 +1,5 @@
 /** The calls that bench:lists times. */
+import { setTimeout as pause } from 'node:timers/promises';
 import type { CriClient } from '../support/cri-client.ts';
 import { RawClient } from './raw-client.ts';
 import { kubeletContainer, kubeletPod } from './requests.ts';
@@ -7,6 +8,8 @@ import { Samples, type Summary } from './stats.ts';
 /** The image that the simulated node has. */
 export const IMAGE = 'example.test/app:1';
 const WARM_UP = 30;
+/** A little more than the daemon's default: in this time every machine has sent a sample. */
+const INTERVAL_MS = 11_000;
 
 interface Timed {
   readonly call: string;
@@ -14,6 +17,8 @@ interface Timed {
   readonly run: () => Promise<number>;
   /** Comes before each call and is not timed. */
   readonly before?: () => Promise<void>;
+  /** At most. */
+  readonly calls?: number;
 }
 
 export interface Timing extends Summary {
@@ -57,6 +62,19 @@ export async function timeLists(cri: CriClient, calls: number, watch: Watch): Pr
       call: 'ListContainers of one pod',
       run: () => raw.call('ListContainers', { filter: { podSandboxId: someId() } }),
     },
+    { call: 'ListContainerStats', run: () => raw.call('ListContainerStats', {}) },
+    {
+      call: 'ListContainerStats, all samples new',
+      run: () => raw.call('ListContainerStats', {}),
+      before: () => pause(INTERVAL_MS),
+      calls: 10,
+    },
+    {
+      call: 'ListContainerStats of one pod',
+      run: () => raw.call('ListContainerStats', { filter: { podSandboxId: someId() } }),
+    },
+    { call: 'ListPodSandboxStats', run: () => raw.call('ListPodSandboxStats', {}) },
+    { call: 'ListPodSandboxMetrics', run: () => raw.call('ListPodSandboxMetrics', {}), calls: 10 },
     { call: 'PodSandboxStatus', run: () => raw.call('PodSandboxStatus', { podSandboxId: someId() }) },
   ];
   const timings: Timing[] = [];
@@ -65,8 +83,9 @@ export async function timeLists(cri: CriClient, calls: number, watch: Watch): Pr
   return timings;
 }
 
-async function timeOne({ call, run, before }: Timed, calls: number, watch: Watch): Promise<Timing> {
-  for (let i = 0; i < WARM_UP; i += 1) await run();
+async function timeOne({ call, run, before, ...limit }: Timed, most: number, watch: Watch): Promise<Timing> {
+  const calls = Math.min(most, limit.calls ?? most);
+  for (let i = 0; i < Math.min(WARM_UP, calls); i += 1) await run();
   await watch.begin();
   const samples = new Samples();
   const started = await watch.cpuMs();

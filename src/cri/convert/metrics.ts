@@ -236,14 +236,20 @@ function podLabels({ config }: SandboxView): readonly string[] {
 function metrics<Source>(
   specs: readonly Spec<Source>[],
   source: Source,
-  labels: readonly string[],
+  labels: string[],
   timestamp: string,
 ): Metric[] {
   return specs.flatMap(({ name, kind, values }) =>
     values(source).flatMap(([value, ...more]) =>
       value === undefined
         ? []
-        : { name, timestamp, metricType: kind, labelValues: [...labels, ...more], value: { value: Math.floor(value) } },
+        : {
+            name,
+            timestamp,
+            metricType: kind,
+            labelValues: more.length === 0 ? labels : [...labels, ...more],
+            value: { value: Math.floor(value) },
+          },
     ),
   );
 }

@@ -10,6 +10,7 @@ import type { PodSandboxStats } from '../../gen/runtime/v1/PodSandboxStats.ts';
 import type { PsiStats } from '../../gen/runtime/v1/PsiStats.ts';
 import type { SandboxView } from '../../sandbox/service.ts';
 import type { ContainerUsage, GroupUsage, InterfaceUsage, PodUsage, PressureUsage } from '../../stats/service.ts';
+import { memo } from './memo.ts';
 
 /** The interface with the pod's address. */
 const DEFAULT_INTERFACE = 'eth0';
@@ -25,10 +26,9 @@ export function containerStats(
   known: ContainerUsage | undefined,
   mountpoint: string,
 ): ContainerStats {
-  const { config } = view;
   const layer = known?.layer;
   const stats: ContainerStats = {
-    attributes: { id: view.id, metadata: config.metadata, labels: config.labels, annotations: config.annotations },
+    attributes: attributesOf(view),
     writableLayer: layer
       ? {
           timestamp: nanos(layer.at),
@@ -60,10 +60,9 @@ export function podStats(
   known: PodUsage | undefined,
   containers: ContainerStats[],
 ): PodSandboxStats {
-  const { config } = view;
   const timestamp = known && nanos(known.at);
   return {
-    attributes: { id: view.id, metadata: config.metadata, labels: config.labels, annotations: config.annotations },
+    attributes: podAttributesOf(view),
     linux: {
       containers,
       ...(known && timestamp !== undefined
@@ -138,3 +137,17 @@ function network(interfaces: readonly InterfaceUsage[], timestamp: string): Netw
 function nanoseconds(us: number): string {
   return `${us}000`;
 }
+
+/** The same object for a container whatever its figures: they are encoded once. */
+const attributesOf = memo(({ id, config: { metadata, labels, annotations } }: ContainerView) => ({
+  id,
+  metadata,
+  labels,
+  annotations,
+}));
+const podAttributesOf = memo(({ id, config: { metadata, labels, annotations } }: SandboxView) => ({
+  id,
+  metadata,
+  labels,
+  annotations,
+}));
