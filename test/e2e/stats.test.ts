@@ -80,7 +80,7 @@ test('metrics name the pod and its containers', async () => {
 });
 
 test('events tell of the pod from its beginning to its end', async () => {
-  await burner.stop();
+  await node.cri.StopContainer({ containerId: burner.id }, { timeoutMs: 60_000 });
   await pod.remove();
   const told = await events.of([pod.id, burner.id], 8);
   expect(told.map((event) => event.containerEventType.split('_')[1])).toEqual(
