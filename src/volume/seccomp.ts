@@ -25,10 +25,7 @@ export async function carrySeccomp(
 ): Promise<SecurityProfile | null> {
   const profile = seccompProfile(context);
   if (profile?.profileType !== 'Localhost') return profile;
-  const path = profile.localhostRef.startsWith(PREFIX)
-    ? profile.localhostRef.slice(PREFIX.length)
-    : profile.localhostRef;
-  const content = await readProfile(path);
+  const content = await readProfile(profile);
   const name = `${createHash('sha256').update(content).digest('hex').slice(0, 32)}.json`;
   const now = Date.now();
   const file = { path: '', kind: 'file', mode: 0o444, uid: 0, gid: 0, mtimeMs: now, size: content.length } as const;
@@ -42,6 +39,12 @@ export async function carrySeccomp(
     };
   })();
   return { ...profile, localhostRef: await channel.putFiles(target, files, { signal, timeoutMs: CALL_MS }) };
+}
+
+/** Refuses a profile that is not on the node, before anything is made for it. */
+export async function requireSeccomp(context: SeccompFields | null): Promise<void> {
+  const profile = seccompProfile(context);
+  if (profile?.profileType === 'Localhost') await readProfile(profile);
 }
 
 /** The profile that counts: the field, else what the deprecated path says; null: none was asked for. */
@@ -59,7 +62,8 @@ export function profileOfPath(path: string): SecurityProfile__Output | undefined
   return { profileType: 'Localhost', localhostRef: path.slice(PREFIX.length) };
 }
 
-async function readProfile(path: string): Promise<Buffer> {
+async function readProfile({ localhostRef }: SecurityProfile__Output): Promise<Buffer> {
+  const path = localhostRef.startsWith(PREFIX) ? localhostRef.slice(PREFIX.length) : localhostRef;
   try {
     const { size } = await stat(path);
     if (size > MAX_PROFILE_BYTES) throw new InfraletError('INVALID_ARGUMENT', `it has ${size} bytes`);

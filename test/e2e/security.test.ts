@@ -315,6 +315,7 @@ describe('in a pod with a user namespace and a seccomp profile of its own', () =
 test('a sandbox whose own seccomp profile is not on the node is refused', async () => {
   const seccomp = { profileType: 'Localhost' as const, localhostRef: '/no/such/profile.json' };
   await expect(TestPod.run(node, podSecured({ seccomp }))).rejects.toMatchObject({
+    code: 3,
     details: expect.stringContaining('/no/such/profile.json'),
   });
 });
