@@ -49,6 +49,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
     pki,
     tokens: { consume: (hash) => journal.consumeToken(hash, clock.now()) },
     maxMessage: config.server.maxMessage,
+    leaseMs: provider.leased ? config.machine.lease : 0,
     clock,
     log: log.child({ component: 'guest' }),
   });

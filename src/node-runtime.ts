@@ -83,6 +83,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     clock,
     log: log.child({ component: 'session' }),
     heartbeatMs: config.machine.heartbeat,
+    leaseMs: provider.leased ? config.machine.lease : 0,
     sampling: { everyMs: config.stats.interval, layerMs: config.stats.layerInterval },
     hooks: {
       onEvent: (id, event) => {

@@ -10,6 +10,7 @@ import { Door } from './door.ts';
 import { EventHub } from './events.ts';
 import { Identity } from './identity.ts';
 import { IncomingQueue } from './incoming.ts';
+import { Lease } from './lease.ts';
 import { type Listener, listen } from './listener.ts';
 import { createAgentLog, RefusalLog } from './log.ts';
 import { type AgentOptions, parseOptions } from './options.ts';
@@ -18,10 +19,14 @@ import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
 import { Sampler } from './sampler.ts';
 import { createServer } from './server.ts';
+import { shutDown } from './shutdown.ts';
 import { Phases } from './status.ts';
 import { becomeClone } from './template.ts';
 import { Tunnels } from './tunnel.ts';
 import { readUserData } from './user-data.ts';
+
+/** For the containers of a machine whose lease has run out: nobody waits for them any more. */
+const LEASE_GRACE_MS = 10_000;
 
 async function main(options: AgentOptions, log: Logger): Promise<void> {
   const phases = new Phases();
@@ -36,6 +41,11 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   await catchUp(userData, options, log);
   nameMachine(options, log);
 
+  const lease = new Lease(() => {
+    log.error('the lease has run out: this machine has lost its node and powers itself off');
+    void shutDown(LEASE_GRACE_MS, containerd, options, log);
+  });
+  lease.renew(userData.leaseMs ?? 0);
   const identity = new Identity(userData, options.stateDir);
   const containerd = connectContainerd(options.containerdSocket, userData.maxMessage);
   const incoming = new IncomingQueue(log);
@@ -46,6 +56,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       log,
       refusals,
       identity,
+      lease,
       containerd,
       relay: new Relay(containerd),
       events: new EventHub(containerd, log),

@@ -17,6 +17,7 @@ import type { Containerd } from './containerd.ts';
 import { EventHub } from './events.ts';
 import { Identity } from './identity.ts';
 import { IncomingQueue } from './incoming.ts';
+import { Lease } from './lease.ts';
 import { RefusalLog } from './log.ts';
 import type { AgentOptions } from './options.ts';
 import { refresh } from './refresh.ts';
@@ -53,6 +54,8 @@ export async function rehearse(parts: {
         renew: () => identity.renew(),
         install: (chain) => identity.install(chain),
       },
+      // Nothing is paid for a rehearsal.
+      lease: new Lease(() => undefined),
       refusals: new RefusalLog(log),
       relay: new Relay(containerd),
       events: new EventHub(containerd, log),

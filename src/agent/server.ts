@@ -10,6 +10,7 @@ import { toStatus } from './errors.ts';
 import type { EventHub } from './events.ts';
 import type { Credentials, Identity } from './identity.ts';
 import type { IncomingQueue } from './incoming.ts';
+import type { Lease } from './lease.ts';
 import type { RefusalLog } from './log.ts';
 import { notePassed } from './memory.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
@@ -28,6 +29,7 @@ export interface AgentParts {
   readonly log: Logger;
   readonly refusals: RefusalLog;
   readonly identity: Pick<Identity, 'enrolled' | 'enrol' | 'renew' | 'install'>;
+  readonly lease: Lease;
   readonly containerd: Containerd;
   readonly relay: Relay;
   readonly events: EventHub;
@@ -144,6 +146,10 @@ function handlers(parts: AgentParts): AgentHandlers {
     Configure: unary('Configure', async (request) => {
       await configure(request, options);
       return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
+    }),
+    RenewLease: unary('RenewLease', ({ durationMs }) => {
+      parts.lease.renew(natural(durationMs, 'duration_ms'));
+      return {};
     }),
     Shutdown: unary('Shutdown', (request) => {
       parts.log.info('shutdown asked for', { graceMs: Number(request.graceMs) });

@@ -51,6 +51,7 @@ export function parseUserData(text: string, instanceId = ''): UserData {
     clockMs: number(fields, 'clockMs'),
     entropy: string(fields, 'entropy'),
     maxMessage: number(fields, 'maxMessage'),
+    ...(fields.has('leaseMs') ? { leaseMs: number(fields, 'leaseMs') } : {}),
   };
 }
 

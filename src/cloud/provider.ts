@@ -54,6 +54,7 @@ interface Wish {
 
 export class CloudProvider implements Provider {
   readonly name: string;
+  readonly leased = true;
   readonly power?: Power;
   readonly limiters: Readonly<Record<ApiClass, CallLimiter>>;
   readonly #options: CloudProviderOptions;

@@ -51,6 +51,10 @@ const machine = z.strictObject({
   ),
   connectInterval: duration('50ms').describe('Between two tries to reach a booting agent.'),
   goneAfter: duration('60s').describe('A channel that stays lost this long makes the pod NotReady.'),
+  lease: duration('15m').describe(
+    'Machines that are paid for power themselves off when their node is away for this long; renewed five times in it. ' +
+      'Longer than any restart or upgrade of the daemon, short enough for a bill. 0s: never.',
+  ),
   heartbeat: duration('5s').describe('Between heartbeats of an agent; three missed ones mean a lost channel.'),
 });
 

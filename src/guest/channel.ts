@@ -104,6 +104,8 @@ export interface AgentChannel extends AsyncDisposable {
   ): Promise<void>;
   /** Makes the sandbox of a template into this pod's; resolves with its id, or '' when the machine has none. Idempotent. */
   configurePod(pod: GuestPod, options: CallOptions): Promise<string>;
+  /** The machine lives on for this long, milliseconds, whatever becomes of the node; 0: for ever. */
+  renewLease(durationMs: number, options: CallOptions): Promise<void>;
   /** Orderly power-off; resolves when the agent has begun. */
   shutdown(graceMs: number, options: CallOptions): Promise<void>;
 }

@@ -21,6 +21,8 @@ export interface DialerOptions {
   readonly tokens: TokenStore;
   /** Largest CRI message, bytes: the configuration's server.maxMessage. */
   readonly maxMessage: number;
+  /** Lease that machines begin with, milliseconds; 0: none. @default 0 */
+  readonly leaseMs?: number;
   readonly clock: Clock;
   readonly log: Logger;
   /** @default half a second until another connection is tried, ten seconds for the handshake */
@@ -66,6 +68,7 @@ export function createDialer(options: DialerOptions): ChannelDialer {
         clockMs: clock.now(),
         entropy: randomBytes(32).toString('base64url'),
         maxMessage: options.maxMessage,
+        ...(options.leaseMs ? { leaseMs: options.leaseMs } : {}),
       }),
     connect,
     enrol: async (address, identity, token, call) => {

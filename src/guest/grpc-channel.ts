@@ -204,6 +204,10 @@ export class GrpcAgentChannel implements AgentChannel {
     return reply.sandboxId;
   }
 
+  async renewLease(durationMs: number, options: CallOptions): Promise<void> {
+    await this.#unary('RenewLease', options, (grpc, done) => this.#client.RenewLease({ durationMs }, grpc, done));
+  }
+
   async shutdown(graceMs: number, options: CallOptions): Promise<void> {
     await this.#unary('Shutdown', options, (grpc, done) => this.#client.Shutdown({ graceMs }, grpc, done));
   }

@@ -22,6 +22,11 @@ export interface UserData {
   readonly entropy: string;
   /** Largest gRPC message in bytes, both ways. */
   readonly maxMessage: number;
+  /**
+   * The machine powers itself off when it has not heard of its node for this long, milliseconds; absent: never. Part of
+   * the user data, because a node may die before its machine has booted.
+   */
+  readonly leaseMs?: number;
 }
 
 /**

@@ -19,6 +19,9 @@ export interface SessionHooks {
   onEnd(id: SandboxId, reason: string): void;
 }
 
+/** So many in a row may fail before a machine ends itself. */
+const RENEWALS_PER_LEASE = 5;
+
 interface Session {
   readonly channel: AgentChannel;
   readonly stop: AbortController;
@@ -32,6 +35,7 @@ export class Sessions implements AsyncDisposable {
   readonly #log: Logger;
   readonly #heartbeatMs: number;
   readonly #sampling: Sampling;
+  readonly #leaseMs: number;
 
   constructor(options: {
     readonly hooks: SessionHooks;
@@ -39,12 +43,15 @@ export class Sessions implements AsyncDisposable {
     readonly log: Logger;
     readonly heartbeatMs: number;
     readonly sampling: Sampling;
+    /** Of machines that are paid for, milliseconds; 0: they live for ever. */
+    readonly leaseMs: number;
   }) {
     this.#hooks = options.hooks;
     this.#clock = options.clock;
     this.#log = options.log;
     this.#heartbeatMs = options.heartbeatMs;
     this.#sampling = options.sampling;
+    this.#leaseMs = options.leaseMs;
   }
 
   get(id: SandboxId): AgentChannel | undefined {
@@ -72,6 +79,7 @@ export class Sessions implements AsyncDisposable {
         .serveIncoming('images', (socket) => this.#hooks.onImageConnection(id, socket), stop.signal)
         .then(() => 'the image listener ended', errorMessage),
       this.#watchdog(id, stop.signal),
+      ...(this.#leaseMs === 0 ? [] : [this.#keepLease(channel, stop.signal)]),
     ]);
     stop.abort(lost(id, reason));
     if (this.#open.get(id)?.channel === channel) this.#open.delete(id);
@@ -106,6 +114,22 @@ export class Sessions implements AsyncDisposable {
       return 'closed';
     } finally {
       this.#lastBeat.delete(id);
+    }
+  }
+
+  /** Renews the machine's lease while the session lasts; a renewal that fails is made up for by the next one. */
+  async #keepLease(channel: AgentChannel, signal: AbortSignal): Promise<string> {
+    const everyMs = Math.ceil(this.#leaseMs / RENEWALS_PER_LEASE);
+    try {
+      for (;;) {
+        await channel.renewLease(this.#leaseMs, { signal, timeoutMs: everyMs }).catch((error: unknown) => {
+          signal.throwIfAborted();
+          this.#log.warn('a lease could not be renewed', { reason: errorMessage(error) });
+        });
+        await this.#clock.sleep(everyMs, signal);
+      }
+    } catch {
+      return 'closed';
     }
   }
 

@@ -207,6 +207,7 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     return '';
   }
 
+  async renewLease(): Promise<void> {}
   async shutdown(): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -62,6 +62,21 @@ test('a machine whose clock is behind its user data is moved up to it before any
   expect(date.heard()).toMatch(/^-s @\d+/);
 });
 
+test('a machine that does not hear of its node in time powers itself off, enrolled or not', async () => {
+  await using world = await AgentWorld.create();
+  const dialer = world.dialer(await world.pki());
+  const [lonely, kept] = [recorder(world.dir, 'off-lonely'), recorder(world.dir, 'off-kept')];
+  const userData = (leaseMs: number): string =>
+    JSON.stringify({ ...(JSON.parse(dialer.userData(dialer.newToken(), newIdentity())) as object), leaseMs });
+  await world.machine(userData(500), { args: ['--power-off', lonely.program] });
+  const { channel } = await world.enrolled({ args: ['--power-off', kept.program] });
+  await channel.renewLease(60_000, soon());
+  expect(await until(lonely.heard, { everyMs: 20, signal: soon().signal })).toBe('-f');
+  expect(kept.heard()).toBeUndefined();
+  await channel.renewLease(1, soon());
+  expect(await until(kept.heard, { everyMs: 20, signal: soon().signal })).toBe('-f');
+});
+
 test('shutdown stops the running containers with their grace, then powers off', async () => {
   await using world = await AgentWorld.create();
   const off = recorder(world.dir, 'power-off');
