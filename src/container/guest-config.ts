@@ -29,6 +29,9 @@ export function guestContainerConfig(
   const resources = config.linux?.resources ?? null;
   return {
     ...config,
+    // Names are kept apart on the node. The guest may still hold a container of a call that was given up on; the next try
+    // must not meet its name.
+    metadata: { name: facts.id, attempt: 0 },
     image: { image: facts.image },
     mounts: facts.mounts.map(plainMount),
     labels: { [CONTAINER_LABEL]: facts.id },

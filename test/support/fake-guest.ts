@@ -16,6 +16,7 @@ import { received, someUsage } from './samples.ts';
 
 interface GuestContainer {
   readonly id: string;
+  readonly name: string;
   readonly labels: Record<string, string>;
   state: string;
   startedAt: string;
@@ -85,9 +86,17 @@ class FakeGuest {
         return { imageRef: image };
       }
       case 'CreateContainer': {
-        const config = request['config'] as { labels: Record<string, string> };
+        const config = request['config'] as {
+          labels: Record<string, string>;
+          metadata: { name: string; attempt?: number };
+        };
+        const name = `${config.metadata.name}_${config.metadata.attempt ?? 0}`;
+        if ([...this.containers.values()].some((other) => other.name === name)) {
+          throw new InfraletError('UNKNOWN', `failed to reserve container name ${name}`);
+        }
         const made = {
           id: id(),
+          name,
           labels: config.labels,
           state: 'CONTAINER_CREATED',
           startedAt: '0',

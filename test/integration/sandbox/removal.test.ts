@@ -55,6 +55,28 @@ test.each(['StopContainer', 'RemoveContainer'])('the machine goes during %s', as
   expect(world.network.attached.size).toBe(0);
 });
 
+test('a container whose creation was given up on does not stand in the way of the next try', async () => {
+  const sandbox = await runtime.sandboxes.run(podConfig(), '', signal);
+  const guest = world.guests.guests.get(sandbox);
+  const create = () =>
+    runtime.containers.create(sandbox, containerConfig({ image: { image: IMAGE } }), undefined, signal);
+  let given = false;
+  world.guests.onCall = (method, request) => {
+    // A busy guest takes its time until it removes what nobody wants.
+    if (method === 'RemoveContainer') throw broken;
+    if (method !== 'CreateContainer' || given) return;
+    given = true;
+    // The guest goes on with it; the caller has gone.
+    guest?.call(method, request as Record<string, unknown>);
+    throw new InfraletError('DEADLINE_EXCEEDED', 'it took too long');
+  };
+  await expect(create()).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+  const container = await create();
+  expect(guest?.containers.size).toBe(2);
+  expect(runtime.containers.list().map(({ id }) => id)).toEqual([container]);
+  await runtime.containers.start(container, signal);
+});
+
 test('a removal that fails while the pod is to stay is told, and can be repeated', async () => {
   const { container } = await runningContainer();
   world.guests.onCall = (method) => {
