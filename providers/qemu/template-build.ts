@@ -25,6 +25,8 @@ import { TEMPLATE_FILES, writeTemplate } from './template-files.ts';
 /** The agent's word on the console; see src/agent/template.ts. */
 const READY = 'infralet: template ready';
 const POLL_MS = 50;
+/** Kept of the console of a template that was built. */
+const MAX_CONSOLE = 65_536;
 const CLEANUP_MS = 20_000;
 
 export interface TemplateInput {
@@ -44,7 +46,8 @@ export interface TemplateInput {
   readonly clock: Clock;
 }
 
-export async function buildTemplate(input: TemplateInput, signal: AbortSignal): Promise<void> {
+/** Resolves with what the machine said on its console, control characters taken out. */
+export async function buildTemplate(input: TemplateInput, signal: AbortSignal): Promise<string> {
   const { id, files, target, config, clock } = input;
   const since = clock.now();
   using limit = withTimeout(signal, config.templateTimeout, 'building the template');
@@ -53,7 +56,7 @@ export async function buildTemplate(input: TemplateInput, signal: AbortSignal): 
   try {
     launched = await launch(input, limit);
     const { qmp } = launched.started;
-    await ready(qmp, clock, limit);
+    const said = await ready(qmp, clock, limit);
     await freeze(qmp, launched.migration, join(files.dir, TEMPLATE_FILES.state), limit);
     await qmp.execute('quit', {}, limit);
     await abortable(launched.started.ended, limit);
@@ -74,6 +77,7 @@ export async function buildTemplate(input: TemplateInput, signal: AbortSignal): 
     });
     await rm(target, { recursive: true, force: true });
     await rename(staging, target);
+    return said;
   } catch (error) {
     const reason: unknown = limit.aborted ? limit.reason : error;
     throw InfraletError.from(reason, 'UNAVAILABLE');
@@ -122,7 +126,7 @@ async function launch(input: TemplateInput, signal: AbortSignal): Promise<Launch
   );
 }
 
-async function ready(qmp: Qmp, clock: Clock, signal: AbortSignal): Promise<void> {
+async function ready(qmp: Qmp, clock: Clock, signal: AbortSignal): Promise<string> {
   let said = '';
   const ended = qmp.closed.then(() => {
     throw new InfraletError('UNAVAILABLE', `the template ended while it booted; its console: ${consoleEnd(said)}`);
@@ -137,6 +141,7 @@ async function ready(qmp: Qmp, clock: Clock, signal: AbortSignal): Promise<void>
   );
   try {
     await Promise.race([look, ended]);
+    return consoleText(Buffer.from(said), MAX_CONSOLE);
   } catch (error) {
     if (!signal.aborted) throw error;
     throw new InfraletError('DEADLINE_EXCEEDED', `${errorMessage(signal.reason)}; its console: ${consoleEnd(said)}`);

@@ -28,6 +28,8 @@ const FORMAT = 1;
 const TSC_TOLERANCE = 500e-6;
 /** A template that clones cannot be made of so often in a row is made anew. */
 const MAX_FAILURES = 2;
+/** Warnings and errors of the agent, among the lines of the console. */
+const COMPLAINT = /"level":"(warn|error)"/;
 
 /** What a machine is started from, found out once per launch. */
 export interface Ground {
@@ -154,7 +156,7 @@ export class Templates implements Cloning, AsyncDisposable {
     const since = clock.now();
     log.info('building a template', { template: id, ...wanted });
     const instance = parseInstanceId(id);
-    await buildTemplate(
+    const said = await buildTemplate(
       {
         ...{ id: instance, files: machineFiles(join(root, BUILDING), instance), target: join(root, id) },
         ...{ class: wanted, inputs: inputs(ground, config), config, reservations, clock },
@@ -165,6 +167,8 @@ export class Templates implements Cloning, AsyncDisposable {
     const template = await readTemplate(root, id);
     if (typeof template !== 'object') throw new InfraletError('INTERNAL', `the new template is gone: ${template}`);
     const info = await this.#info(template);
+    const complaints = said.split('\n').filter((line) => COMPLAINT.test(line));
+    if (complaints.length > 0) log.warn('the template is not as it should be', { template: id, complaints });
     log.info('template ready', { template: id, buildMs: clock.now() - since, memoryBytes: info.memoryBytes });
     this.#failures.delete(id);
     await this.#prune(id, template.record.inputs).catch((error: unknown) =>

@@ -23,11 +23,19 @@ import type { Logger } from '../telemetry/log.ts';
 import { checkNic, HOSTNAME } from './configure.ts';
 import type { Containerd } from './containerd.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
-import { podSandboxId, runPodSandboxRequest } from './wire.ts';
+import { firstText, type PodFacts, runPodSandboxRequest } from './wire.ts';
 
 /** Where the id is kept: the agent may be started again between the template and the pod. */
 const ID_FILE = 'template-sandbox';
 const NAME = 'template';
+/** What containerd is told of it. */
+export const TEMPLATE_POD: PodFacts = {
+  name: NAME,
+  namespace: TEMPLATE_NAMESPACE,
+  hostname: NAME,
+  logDirectory: GUEST_LOG_DIRECTORY,
+  cgroupParent: GUEST_CGROUP_PARENT,
+};
 /** Link-local and never seen outside: the NIC is down until it has the pod's own. */
 const PLACEHOLDER = '169.254.1.1/32';
 const NIC = 'eth0';
@@ -36,8 +44,8 @@ const RUN_MS = 30_000;
 const MAX_RESOLV_CONF = 64 * 1024;
 const MAX_ENTRIES = 256;
 
-/** In a template: makes the sandbox. Without one, clones make theirs when they get their pod. */
-export async function makeTemplateSandbox(containerd: Containerd, options: AgentOptions, log: Logger): Promise<void> {
+/** In a template: makes the sandbox; its id. Without one (empty), clones make theirs when they get their pod. */
+export async function makeTemplateSandbox(containerd: Containerd, options: AgentOptions, log: Logger): Promise<string> {
   const conflist = join(options.roots.ROOT_CNI, TEMPLATE_CONFLIST);
   const ipam = { type: 'static', addresses: [{ address: PLACEHOLDER }] };
   const plugins = [{ type: 'host-device', hwaddr: POD_NIC, ipam }];
@@ -47,24 +55,20 @@ export async function makeTemplateSandbox(containerd: Containerd, options: Agent
     await inSandbox(id, options, [['ip', 'link', 'set', NIC, 'down']]);
     waiting.push(enter(join(options.cgroupDir, GUEST_CGROUP_PARENT, id)));
     writeFileSync(join(options.stateDir, ID_FILE), id);
+    return id;
   } catch (error) {
     rmSync(conflist, { force: true });
     log.warn('no sandbox for the template', { error: errorMessage(error) });
+    return '';
   }
 }
 
 async function run(containerd: Containerd): Promise<string> {
   const signal = AbortSignal.timeout(RUN_MS);
-  const request = runPodSandboxRequest({
-    name: NAME,
-    namespace: TEMPLATE_NAMESPACE,
-    hostname: NAME,
-    logDirectory: GUEST_LOG_DIRECTORY,
-    cgroupParent: GUEST_CGROUP_PARENT,
-  });
+  const request = runPodSandboxRequest(TEMPLATE_POD);
   for (;;) {
     try {
-      return podSandboxId(await containerd.call(RUN, request, Date.now() + RUN_MS, signal));
+      return firstText(await containerd.call(RUN, request, Date.now() + RUN_MS, signal));
     } catch (error) {
       // containerd watches the directory of the configuration, and has not seen it yet.
       if (!/cni/i.test(errorMessage(error)) || signal.aborted) throw error;

@@ -9,10 +9,12 @@
  * and crypto.randomUUID and randomInt, which hand out numbers drawn ahead.
  */
 import { errorMessage } from '../base/errors.ts';
+import { collectGarbage } from '../base/passing-bytes.ts';
 import { systemClock } from '../base/time.ts';
 import type { AgentDefinition } from '../gen/infralet/agent/v1/Agent.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { rehearseContainer } from './container-rehearsal.ts';
 import { connectContainerd, noteContainerd } from './containerd.ts';
 import type { Door } from './door.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
@@ -47,12 +49,19 @@ export async function becomeClone(parts: {
   log.info('no user data: this machine is a template');
   const containerd = connectContainerd(options.containerdSocket, PROBE_MESSAGE);
   await noteContainerd(containerd, phases, parts.signal);
-  await makeTemplateSandbox(containerd, options, log);
+  const sandboxId = await makeTemplateSandbox(containerd, options, log);
+  if (sandboxId !== '') {
+    await rehearseContainer(sandboxId, containerd, options).catch((error: unknown) =>
+      log.warn('the rehearsal of a container failed', { error: errorMessage(error) }),
+    );
+  }
   await rehearse({ service: parts.service, options, phases, log, containerd }).catch((error: unknown) =>
     log.warn('the rehearsal failed', { error: errorMessage(error) }),
   );
   containerd[Symbol.dispose]();
   prepareRefreshes(REFRESHES, options);
+  // What is garbage here would be collected by each clone, and written to by it.
+  collectGarbage('major');
   await scratchGrown(phases, options, parts.signal);
   process.stderr.write(`${READY}\n`);
   for (;;) {

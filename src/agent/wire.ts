@@ -79,23 +79,63 @@ export function stopContainerRequest(id: string, seconds: number): Buffer {
  * linux = 8: cgroup_parent = 1, security_context = 2: namespace_options = 1 (network = 1, pid = 2, ipc = 3; POD is 0,
  * CONTAINER 1), seccomp = 9 (profile_type = 1; RuntimeDefault is 0).
  */
-export function runPodSandboxRequest(pod: {
+export function runPodSandboxRequest(pod: PodFacts): Buffer {
+  return part(1, podSandboxConfig(pod));
+}
+
+export interface PodFacts {
   readonly name: string;
   readonly namespace: string;
   readonly hostname: string;
   readonly logDirectory: string;
   readonly cgroupParent: string;
-}): Buffer {
+}
+
+/** The PodSandboxConfig of it. */
+export function podSandboxConfig(pod: PodFacts): Buffer {
   const metadata = Buffer.concat([text(1, pod.name), text(2, pod.name), text(3, pod.namespace)]);
   const namespaces = Buffer.from([0x08, 0, 0x10, 1, 0x18, 0]);
   const security = Buffer.concat([part(1, namespaces), part(9, Buffer.from([0x08, 0]))]);
   const linux = Buffer.concat([text(1, pod.cgroupParent), part(2, security)]);
-  const config = [part(1, metadata), text(2, pod.hostname), text(3, pod.logDirectory), part(8, linux)];
-  return part(1, Buffer.concat(config));
+  return Buffer.concat([part(1, metadata), text(2, pod.hostname), text(3, pod.logDirectory), part(8, linux)]);
 }
 
-/** RunPodSandboxResponse: pod_sandbox_id = 1. */
-export function podSandboxId(response: Buffer): string {
+/**
+ * CreateContainerRequest: pod_sandbox_id = 1, config = 2, sandbox_config = 3; ContainerConfig: metadata = 1 (name = 1),
+ * image = 2 (image = 1), command = 3, log_path = 11, linux = 15 (resources = 1: cpu_shares = 3; security_context = 2).
+ */
+export function createContainerRequest(container: {
+  readonly sandboxId: string;
+  /** A PodSandboxConfig. */
+  readonly sandbox: Buffer;
+  readonly name: string;
+  readonly image: string;
+  readonly command: readonly string[];
+  readonly logPath: string;
+}): Buffer {
+  const linux = Buffer.concat([part(1, Buffer.from([0x18, 2])), part(2, Buffer.alloc(0))]);
+  const config = Buffer.concat([
+    part(1, text(1, container.name)),
+    part(2, text(1, container.image)),
+    ...container.command.map((word) => text(3, word)),
+    text(11, container.logPath),
+    part(15, linux),
+  ]);
+  return Buffer.concat([text(1, container.sandboxId), part(2, config), part(3, container.sandbox)]);
+}
+
+/** A request whose first field is an id, and the second, if any, a list of words: ExecSyncRequest and simpler ones. */
+export function idRequest(id: string, ...words: readonly string[]): Buffer {
+  return Buffer.concat([text(1, id), ...words.map((word) => text(2, word))]);
+}
+
+/** PullImageRequest and RemoveImageRequest: image = 1 (image = 1). */
+export function imageRequest(reference: string): Buffer {
+  return part(1, text(1, reference));
+}
+
+/** The text in field 1: the id or reference in the answers of RunPodSandbox, CreateContainer and PullImage. */
+export function firstText(response: Buffer): string {
   for (const { number, value } of fields(response))
     if (number === 1 && typeof value !== 'number') return value.toString();
   throw broken();

@@ -18,9 +18,14 @@ export function passingBytes(everyBytes: number): (bytes: number) => void {
     passed += bytes;
     if (passed < everyBytes) return;
     passed = 0;
-    collect ??= exposeCollector();
-    collect({ type: 'minor' });
+    collectGarbage('minor');
   };
+}
+
+/** Collects now: what was made lately (minor), or everything (major). */
+export function collectGarbage(type: 'minor' | 'major'): void {
+  collect ??= exposeCollector();
+  collect({ type });
 }
 
 function exposeCollector(): Collect {

@@ -29,15 +29,13 @@ export class GuestImages {
     const present = this.#present.get(sandboxId) ?? new Set();
     if (present.has(image.id)) return;
     const options = { signal, timeoutMs: PULL_MS };
-    const found = await channel.cri('ImageStatus', { image: { image: image.id } }, options);
-    if (!found.image) {
-      const reference = this.#images.guestReference(image);
-      const { imageRef } = await channel.cri('PullImage', { image: { image: reference } }, options);
-      if (imageRef !== image.id) {
-        throw new InfraletError('DATA_LOSS', `the machine made image ${imageRef} of ${image.id}`, {
-          context: { sandboxId },
-        });
-      }
+    // Not asked whether it is there: after a restart of the daemon it may be, and pulling it again moves no layer.
+    const reference = this.#images.guestReference(image);
+    const { imageRef } = await channel.cri('PullImage', { image: { image: reference } }, options);
+    if (imageRef !== image.id) {
+      throw new InfraletError('DATA_LOSS', `the machine made image ${imageRef} of ${image.id}`, {
+        context: { sandboxId },
+      });
     }
     this.#present.set(sandboxId, present.add(image.id));
   }

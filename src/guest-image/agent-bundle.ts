@@ -20,6 +20,8 @@ export const AGENT_NODE_FLAGS = [
   '--max-semi-space-size=1',
   '--max-old-space-size=48',
   '--single-threaded-gc',
+  // What the rehearsal has compiled stays compiled: a clone would do it again.
+  '--no-flush-bytecode',
 ] as const;
 
 /** Writes the bundle to `outFile`; the same sources and version give the same bytes. */

@@ -19,6 +19,8 @@ afterAll(async () => {
 });
 
 const dns = { servers: ['10.96.0.10'], searches: ['e2e.svc.cluster.local'], options: ['ndots:5'] };
+/** Far less than any machine has. */
+const POD_MEMORY = 64 * 2 ** 20;
 const plain = {
   seccomp: { profileType: 'RuntimeDefault' },
   namespaceOptions: { network: 'POD', pid: 'CONTAINER', ipc: 'POD' },
@@ -27,7 +29,8 @@ const plain = {
 describe('clones', () => {
   test('of one template differ in all that must differ', async () => {
     const look = async (name: string): Promise<readonly string[]> => {
-      const pod = await TestPod.run(node, { hostname: name, dnsConfig: dns, linux: { securityContext: plain } });
+      const linux = { securityContext: plain, resources: { memoryLimitInBytes: String(POD_MEMORY) } };
+      const pod = await TestPod.run(node, { hostname: name, dnsConfig: dns, linux });
       const container = await pod.start('sleep 600');
       const before = Date.now();
       const [clock, ...facts] = (
@@ -45,11 +48,22 @@ describe('clones', () => {
       expect(facts[7]).toBe(name);
       expect(facts[8]).toBe('search e2e.svc.cluster.local nameserver 10.96.0.10 options ndots:5 ');
       expect(facts[9]).toContain('default via 10.');
-      return [...facts.slice(2, 7), facts[10] ?? '', container.id];
+      // containerd's own randomness shows in the ids that it draws.
+      const { info } = await node.cri.ContainerStatus({ containerId: container.id, verbose: true });
+      const guestId = /"guestId":\s*"([0-9a-f]{64})"/.exec(Object.values(info).join())?.[1] ?? '';
+      expect(guestId).not.toBe('');
+      expect(await container.sh('cat /proc/1/personality /proc/self/personality /proc/self/cgroup')).toBe(
+        '00000000\n00000000\n0::/',
+      );
+      const greedy = await container.exec('/bin/sh', '-c', `tail -c ${2 * POD_MEMORY} /dev/zero | head -c 1`);
+      expect(greedy.stdout).toBe('');
+      return [...facts.slice(2, 7), facts[10] ?? '', container.id, guestId];
     };
     const [one, two] = await Promise.all([look('first'), look('second')]);
     for (const [index, fact] of one.entries()) expect(two[index]).not.toBe(fact);
-    expect(await node.daemonLog()).not.toContain('boots cold');
+    const log = await node.daemonLog();
+    expect(log).not.toContain('boots cold');
+    expect(log).not.toContain('not as it should be');
   });
 
   test('reach each other and the node', async () => {
@@ -63,10 +77,23 @@ describe('clones', () => {
     expect((await web.status()).state).toBe('CONTAINER_RUNNING');
   });
 
-  test('take pods that the sandbox of the template does not fit', async () => {
-    const pod = await TestPod.run(node, { linux: { sysctls: { 'net.ipv4.ip_local_port_range': '20000 21000' } } });
-    const container = await pod.start('sleep 600');
-    expect(await container.sh('cat /proc/sys/net/ipv4/ip_local_port_range')).toMatch(/^20000\s+21000$/);
-    expect(await container.sh('ip -4 -o addr show dev eth0')).toContain(await pod.ip());
+  test('take pods that the sandbox of the template does not fit; their machines have names of their own', async () => {
+    const namespaceOptions = { network: 'POD', pid: 'NODE', ipc: 'POD' } as const;
+    const securityContext = { privileged: true, namespaceOptions };
+    const sysctls = { 'net.ipv4.ip_local_port_range': '20000 21000' };
+    const look = async (): Promise<string> => {
+      const resources = { memoryLimitInBytes: String(POD_MEMORY), cpuQuota: '70000', cpuPeriod: '100000' };
+      const pod = await TestPod.run(node, { linux: { sysctls, securityContext, resources } });
+      const container = await pod.start('sleep 600', { linux: { securityContext } });
+      expect(await container.sh('cat /proc/sys/net/ipv4/ip_local_port_range')).toMatch(/^20000\s+21000$/);
+      expect(await container.sh('ip -4 -o addr show dev eth0')).toContain(await pod.ip());
+      const machine = (command: string) => container.sh(`nsenter -t 1 -m ${command}`);
+      expect(await machine('cat /sys/fs/cgroup/pod/memory.max')).toBe(String(POD_MEMORY));
+      expect(await machine('cat /sys/fs/cgroup/pod/cpu.max')).toBe('70000 100000');
+      return await machine('cat /etc/machine-id');
+    };
+    const [one, two] = await Promise.all([look(), look()]);
+    expect(one).toMatch(/^[0-9a-f]{32}$/);
+    expect(two).not.toBe(one);
   });
 });

@@ -8,7 +8,15 @@ import { toStatus } from '../../../src/agent/errors.ts';
 import { createAgentLog, RefusalLog } from '../../../src/agent/log.ts';
 import { parseOptions } from '../../../src/agent/options.ts';
 import { parseUserData } from '../../../src/agent/user-data.ts';
-import { runningContainers, stopContainerRequest } from '../../../src/agent/wire.ts';
+import {
+  createContainerRequest,
+  firstText,
+  idRequest,
+  imageRequest,
+  podSandboxConfig,
+  runningContainers,
+  stopContainerRequest,
+} from '../../../src/agent/wire.ts';
 import { InfraletError } from '../../../src/base/errors.ts';
 import { encodeUserData, newToken } from '../../../src/guest/user-data.ts';
 import { checkCsr } from '../../../src/pki/csr.ts';
@@ -139,4 +147,33 @@ test('the log is bounded per line and refusals per second', () => {
   const refusals = new RefusalLog(log);
   for (let index = 0; index < 1000; index += 1) refusals.refuse('stranger', { index });
   expect(lines.length).toBeLessThan(1 + 2 * 11);
+});
+
+test('the requests of the rehearsed container are what containerd reads', () => {
+  const cri = loadCri().RuntimeService.service;
+  const sandbox = podSandboxConfig({
+    ...{ name: 'pod', namespace: 'space', hostname: 'host', logDirectory: '/logs', cgroupParent: '/pod' },
+  });
+  const request = createContainerRequest({
+    ...{ sandboxId: 'a1', sandbox, name: 'one', image: 'sha256:ab', command: ['/bin/x', 'y'], logPath: 'one.log' },
+  });
+  expect(cri.CreateContainer.requestDeserialize(request)).toMatchObject({
+    podSandboxId: 'a1',
+    config: {
+      metadata: { name: 'one' },
+      image: { image: 'sha256:ab' },
+      command: ['/bin/x', 'y'],
+      logPath: 'one.log',
+      linux: { resources: { cpuShares: '2' }, securityContext: {} },
+    },
+    sandboxConfig: { metadata: { name: 'pod', namespace: 'space' }, linux: { cgroupParent: '/pod' } },
+  });
+  expect(cri.ExecSync.requestDeserialize(idRequest('c1', 'a', 'b'))).toMatchObject({
+    containerId: 'c1',
+    cmd: ['a', 'b'],
+  });
+  expect(cri.RemoveContainer.requestDeserialize(idRequest('c1'))).toMatchObject({ containerId: 'c1' });
+  const images = loadCri().ImageService.service;
+  expect(images.PullImage.requestDeserialize(imageRequest('r@d'))).toMatchObject({ image: { image: 'r@d' } });
+  expect(firstText(cri.CreateContainer.responseSerialize({ containerId: 'c1' }))).toBe('c1');
 });
