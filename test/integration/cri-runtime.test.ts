@@ -44,7 +44,7 @@ describe('the node', () => {
       { type: 'NetworkReady', status: true, reason: '', message: '' },
     ]);
     expect(answer.runtimeHandlers.map((handler) => handler.name)).toEqual(['', 'infralet']);
-    expect(answer.features).toMatchObject({ supplementalGroupsPolicy: false });
+    expect(answer.features).toMatchObject({ supplementalGroupsPolicy: true, mountOptions: true });
     expect(answer.info).toEqual({});
     const verbose = await cri.client.Status({ verbose: true });
     expect(JSON.parse(verbose.info['info'] ?? '')).toEqual({ machines: 0 });
