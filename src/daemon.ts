@@ -7,9 +7,10 @@ import { errorMessage } from './base/errors.ts';
 import { ensureDirectory } from './base/files.ts';
 import { systemClock } from './base/time.ts';
 import { ownerTags, type Provider } from './cloud/contract.ts';
+import { ProviderHealth } from './cloud/health.ts';
 import { loadProvider } from './cloud/loader.ts';
 import type { Config } from './config/schema.ts';
-import type { RuntimeState } from './cri/deps.ts';
+import type { Condition, RuntimeState } from './cri/deps.ts';
 import { createCriServer } from './cri/server.ts';
 import { createDialer } from './guest/dialer.ts';
 import { readGuestManifest } from './guest-image/manifest.ts';
@@ -57,6 +58,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
   const runtime = stack.use(
     startNodeRuntime({ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log }),
   );
+  const health = stack.use(new ProviderHealth({ provider, everyMs: config.reconciler.providerCheck, clock }));
   const streaming = stack.use(await createStreamingServer({ config: config.streaming, log, clock }));
   const { sandboxes, containers, stats, events, list, pools, describe } = runtime;
   stack.use(
@@ -86,7 +88,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       imageDirectory: imageDirectory(config.stateDir),
       events,
       streaming,
-      runtimeStatus: (status) => runtimeState(config, network, status),
+      runtimeStatus: (status) => runtimeState(config, network, health, status),
     }),
   );
   return stack.move();
@@ -124,15 +126,27 @@ async function nodeFacts(config: Config): Promise<NodeFacts> {
 }
 
 /** For the CRI's Status: asked every few seconds, so it looks and does not try anything. */
-async function runtimeState(config: Config, network: PodNetwork, signal: AbortSignal): Promise<RuntimeState> {
+async function runtimeState(
+  config: Config,
+  network: PodNetwork,
+  health: ProviderHealth,
+  signal: AbortSignal,
+): Promise<RuntimeState> {
   const guest = await readGuestManifest(config.guestImageDir).then(
     () => '',
     (error: unknown) => errorMessage(error),
   );
-  const pods = await network.ready(signal);
+  const [pods, provider] = await Promise.all([network.ready(signal), health.problem(signal)]);
   return {
-    runtime: { ok: guest === '', reason: guest === '' ? '' : 'GuestImageMissing', message: guest },
+    runtime: runtimeCondition(guest, provider),
     network: { ok: pods.ok, reason: pods.ok ? '' : 'NetworkPluginNotReady', message: pods.reason },
     info: { provider: config.provider, cluster: config.cluster, node: config.node, stateDir: config.stateDir },
   };
+}
+
+/** The image comes first: without it nothing else is worth a look. */
+function runtimeCondition(guest: string, provider: string): Condition {
+  if (guest !== '') return { ok: false, reason: 'GuestImageMissing', message: guest };
+  if (provider !== '') return { ok: false, reason: 'ProviderNotReady', message: provider };
+  return { ok: true, reason: '', message: '' };
 }

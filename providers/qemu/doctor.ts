@@ -49,6 +49,7 @@ export async function doctor(input: DoctorInput, signal: AbortSignal): Promise<r
   const broken = input.broken.map(({ id, problem }) => ({
     name: `machine ${id}`,
     ok: false,
+    blocks: false,
     detail: problem,
     fix: 'nothing is lost but this machine; remove its directory below the state directory',
   }));

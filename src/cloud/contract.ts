@@ -146,6 +146,8 @@ export interface Check {
   readonly detail: string;
   /** The command or setting that mends it. */
   readonly fix?: string;
+  /** False: other machines can be made all the same. @default true */
+  readonly blocks?: boolean;
 }
 
 /** What one machine uses on this node; only providers whose machines run here can tell. */

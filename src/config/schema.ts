@@ -119,6 +119,9 @@ const reconciler = z.strictObject({
   orphanGrace: duration('120s').describe(
     'A sandbox whose RunPodSandbox caller is gone is kept this long for the next try, then removed.',
   ),
+  providerCheck: duration('60s').describe(
+    'How long the verdict that the provider can make machines is good; the kubelet asks every few seconds.',
+  ),
   sweep: duration('60s').describe('Between two comparisons of what exists with what is wanted.'),
   poolCheck: duration('5s').describe(
     'Between two looks at how large pools should be; what was taken out of one is replaced at once.',

@@ -20,21 +20,21 @@ interface Kept {
 /**
  * The serializer of a response whose only field is the list `field`. Items must not change once given; a response that
  * is frozen is one that may be given again. Serializers of lists of the same items under the same field number may share
- * `ofItems`.
+ * `ofItems`; null: encodings are not kept, as of items that nobody gives twice.
  */
 export function itemwise(
   serialize: (response: object) => Buffer,
   field: string,
-  ofItems = new WeakMap<object, Buffer>(),
+  ofItems: WeakMap<object, Buffer> | null = new WeakMap<object, Buffer>(),
   encodeItem: (item: object) => Buffer = (item) => serialize({ [field]: [item] }),
 ): (response: Readonly<Record<string, unknown>>) => Buffer {
   const join = (items: readonly object[]): Buffer =>
     Buffer.concat(
       items.map((item) => {
-        let encoding = ofItems.get(item);
+        let encoding = ofItems?.get(item);
         if (!encoding) {
           encoding = encodeItem(item);
-          ofItems.set(item, encoding);
+          ofItems?.set(item, encoding);
         }
         return encoding;
       }),

@@ -13,8 +13,10 @@ type AnyEntry =
   | { readonly kind: 'unary'; readonly handle: Handler<never, unknown> }
   | { readonly kind: 'stream'; readonly handle: StreamHandler<never, unknown> };
 
-/** Responses that are nothing but one list: the field with the list, what the items are, and who encodes them. */
-const LISTS: Readonly<Record<string, readonly [field: string, items: string, encode?: (item: never) => Buffer]>> = {
+/** Responses that are nothing but one list: the field with the list, what the items are (null: each is given once), and who encodes them. */
+const LISTS: Readonly<
+  Record<string, readonly [field: string, items: string | null, encode?: (item: never) => Buffer]>
+> = {
   ListContainers: ['containers', 'container'],
   StreamContainers: ['containers', 'container'],
   ListPodSandbox: ['items', 'sandbox'],
@@ -23,8 +25,8 @@ const LISTS: Readonly<Record<string, readonly [field: string, items: string, enc
   StreamContainerStats: ['containerStats', 'container stats', encodeContainerStats],
   ListPodSandboxStats: ['stats', 'sandbox stats', encodePodStats],
   StreamPodSandboxStats: ['podSandboxStats', 'sandbox stats', encodePodStats],
-  ListPodSandboxMetrics: ['podMetrics', 'metrics', encodePodMetrics],
-  StreamPodSandboxMetrics: ['podSandboxMetrics', 'metrics', encodePodMetrics],
+  ListPodSandboxMetrics: ['podMetrics', null, encodePodMetrics],
+  StreamPodSandboxMetrics: ['podSandboxMetrics', null, encodePodMetrics],
 };
 
 /** The definition with list responses encoded item by item. */
@@ -36,8 +38,8 @@ export function withItemwiseLists(definition: ServiceDefinition): ServiceDefinit
       const list = LISTS[rpc];
       if (!list) return [rpc, method];
       const [field, items, encode] = list;
-      const kept = encodings.get(items) ?? new WeakMap<object, Buffer>();
-      encodings.set(items, kept);
+      const kept = items === null ? null : (encodings.get(items) ?? new WeakMap<object, Buffer>());
+      if (items !== null && kept) encodings.set(items, kept);
       return [
         rpc,
         {
