@@ -32,7 +32,9 @@ const schema = z.strictObject({
   templateIdle: duration('24h').describe(
     'A template of which no machine was made for this long is removed when one is made of another: a day has its rhythm.',
   ),
-  templateTimeout: duration('120s').describe('Booting and freezing a template; a busy host boots five at a time.'),
+  templateTimeout: duration('240s').describe(
+    'Booting, rehearsing and freezing a template: 20 s on a quiet host, 120 s were seen on a busy one.',
+  ),
   maxVcpus: z
     .int()
     .min(1)
