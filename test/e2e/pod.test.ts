@@ -133,6 +133,7 @@ describe('a pod', () => {
     let heard = '';
     await runStream(url, {
       stdin: 'over attach\n',
+      keepStdin: true,
       signal: stop.signal,
       onOutput: (text) => {
         heard += text;

@@ -46,6 +46,24 @@ test('with the right one the image is pulled, listed, run as its user, and remov
   const app = await pod.start('sleep 1000', { image: { image: imageRef } });
   expect(await app.sh('id -u; id -g')).toBe('1000\n2000');
   expect(await app.status()).toMatchObject({ imageId: known?.id, image: { image } });
+  // Layers of every kind that today's tools make; containers by digest, by id, and by the shorter of two tags.
+  const auth = { username: REGISTRY_USER, password: REGISTRY_PASSWORD };
+  for (const compression of ['none', 'zstd'] as const) {
+    const { location, id, target } = await busyboxImage(join(directory, compression), { compression, payload: 5000 });
+    for (const tag of ['1', 'latest'])
+      await registry.push(location, `private/${compression}:${tag}`, ['--preserve-digests']);
+    const name = `${registry.host}/private/${compression}`;
+    for (const wanted of [`${name}:1`, name]) await node.cri.PullImage({ image: { image: wanted }, auth });
+    const byDigest = await pod.start('sleep 1000', { image: { image: `${name}@${target}`, userSpecifiedImage: name } });
+    expect(await byDigest.sh('wc -c < /payload')).toBe('5000');
+    expect(await byDigest.status()).toMatchObject({
+      imageId: id,
+      imageRef: `${name}@${target}`,
+      image: { image: `${name}:latest` },
+    });
+    const byId = await pod.start('sleep 1000', { image: { image: id, userSpecifiedImage: `${name}:1` } });
+    expect(await byId.status()).toMatchObject({ imageId: id, image: { image: `${name}:1` } });
+  }
   await pod.remove();
   await node.cri.RemoveImage({ image: { image: imageRef } });
   expect((await node.cri.ImageStatus({ image: { image } })).image).toBeNull();

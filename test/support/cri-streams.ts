@@ -17,6 +17,10 @@ export interface StreamOptions {
   readonly signal?: AbortSignal;
   /** Milliseconds. @default 30_000 */
   readonly timeoutMs?: number;
+  /** Leaves stdin open after that: containerd takes the end of stdin for the end of an attachment. @default false */
+  readonly keepStdin?: boolean;
+  /** Size of the client's terminal, told once the session is open. */
+  readonly terminal?: { readonly Width: number; readonly Height: number };
   /** @default ['v5.channel.k8s.io', 'v4.channel.k8s.io'] */
   readonly protocols?: readonly string[];
   /** Called with each piece of output, for tests that talk with the command. */
@@ -27,6 +31,7 @@ const STDIN = 0;
 const STDOUT = 1;
 const STDERR = 2;
 const STATUS = 3;
+const RESIZE = 4;
 const CLOSE = 255;
 /** Largest piece of stdin in one message. */
 const CHUNK = 32 * 1024;
@@ -53,9 +58,10 @@ export async function runStream(url: string, options: StreamOptions = {}): Promi
   socket.addEventListener('close', () => ended.resolve());
   socket.addEventListener('error', () => ended.resolve());
   options.signal?.addEventListener('abort', () => socket.close(), { once: true });
+  if (options.terminal) socket.send(Buffer.concat([Buffer.of(RESIZE), Buffer.from(JSON.stringify(options.terminal))]));
   if (options.stdin !== undefined) {
     send(options.stdin);
-    if (socket.protocol.startsWith('v5')) socket.send(Buffer.of(CLOSE, STDIN));
+    if (socket.protocol.startsWith('v5') && !options.keepStdin) socket.send(Buffer.of(CLOSE, STDIN));
   }
   const timer = setTimeout(
     () => ended.reject(new Error(`the session did not end: ${url}`)),

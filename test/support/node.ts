@@ -93,6 +93,11 @@ export class TestNode implements AsyncDisposable {
     return this.#admin;
   }
 
+  get daemonPid(): number {
+    if (this.#child?.pid === undefined) throw new Error('the daemon is not running');
+    return this.#child.pid;
+  }
+
   /** Starts the daemon (again) and waits until it answers. */
   async boot(): Promise<void> {
     const log = createWriteStream(join(this.directory, 'daemon.log'), { flags: 'a' });

@@ -26,6 +26,7 @@ export class SpdyClient {
   readonly #socket: Duplex;
   readonly #events: SpdyEvents;
   readonly #streams = new Map<number, Stream>();
+  readonly #compressor = new HeaderCompressor();
   #next = 1;
   #closed = false;
   #drained: (() => void) | undefined;
@@ -58,12 +59,12 @@ export class SpdyClient {
     socket.on('close', () => this.#close(new InfraletError('UNAVAILABLE', 'the connection to the machine closed')));
   }
 
-  /** Opens streams in order; resolves with their numbers when the other side has taken all of them. */
+  /** Opens streams in order; one call at a time; resolves with their numbers when the other side has taken all of them. */
   async open(headers: readonly Readonly<Record<string, string>>[], signal: AbortSignal): Promise<readonly number[]> {
-    using compressor = new HeaderCompressor();
     const opened: number[] = [];
     const replies: Promise<void>[] = [];
     for (const header of headers) {
+      if (this.#closed) break;
       const id = this.#next;
       this.#next += 2;
       const stream = { replied: Promise.withResolvers<void>(), readEnded: false, writeEnded: false };
@@ -71,7 +72,7 @@ export class SpdyClient {
       this.#streams.set(id, stream);
       opened.push(id);
       replies.push(stream.replied.promise);
-      this.#send(synStream(id, await compressor.compress(header)));
+      this.#send(synStream(id, await this.#compressor.compress(header)));
     }
     if (this.#closed) throw new InfraletError('UNAVAILABLE', 'the machine closed the stream while it was opened');
     await abortable(Promise.all(replies), signal);
@@ -145,6 +146,7 @@ export class SpdyClient {
   #close(error?: InfraletError): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#compressor[Symbol.dispose]();
     for (const { replied } of this.#streams.values()) {
       replied.reject(error ?? new InfraletError('UNAVAILABLE', 'the machine closed the stream while it was opened'));
     }
