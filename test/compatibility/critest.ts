@@ -62,3 +62,55 @@ export const CRITEST: readonly CritestException[] = [
     reason: 'run with `--benchmark` only',
   },
 ];
+
+/** Where the project's own tests look at the same things. */
+export const COVERAGE: readonly { readonly group: string; readonly tests: readonly string[] }[] = [
+  { group: 'Runtime info', tests: ['test/integration/cri-runtime.test.ts'] },
+  {
+    group: 'PodSandbox: run, stop, remove, attributes',
+    tests: ['test/e2e/pod.test.ts', 'test/integration/cri-runtime.test.ts'],
+  },
+  { group: 'PodSandbox: sysctls', tests: ['test/e2e/security.test.ts'] },
+  {
+    group: 'Container: create, start, stop, remove, attributes, ExecSync',
+    tests: ['test/e2e/pod.test.ts', 'test/e2e/contract.test.ts', 'test/integration/cri-runtime.test.ts'],
+  },
+  { group: 'Container: statistics', tests: ['test/e2e/stats.test.ts', 'test/integration/cri-stats.test.ts'] },
+  { group: 'Container: volumes and devices', tests: ['test/e2e/mounts.test.ts', 'test/e2e/contract.test.ts'] },
+  { group: 'Container: log', tests: ['test/e2e/pod.test.ts'] },
+  { group: 'Container OOM', tests: ['test/e2e/contract.test.ts'] },
+  { group: 'Container Mount Readonly', tests: ['test/e2e/security.test.ts'] },
+  {
+    group: 'Idempotence',
+    tests: [
+      'test/e2e/contract.test.ts',
+      'test/integration/sandbox/races.test.ts',
+      'test/integration/sandbox/removal.test.ts',
+    ],
+  },
+  {
+    group: 'Image Manager, Image Consistency, Image Identifier Consistency',
+    tests: [
+      'test/integration/image/pull.test.ts',
+      'test/integration/image/load.test.ts',
+      'test/integration/image/concurrency.test.ts',
+      'test/e2e/registry.test.ts',
+    ],
+  },
+  { group: 'Multiple Containers', tests: ['test/e2e/contract.test.ts', 'test/e2e/mounts.test.ts'] },
+  {
+    group: 'Networking',
+    tests: ['test/e2e/pod.test.ts', 'test/e2e/contract.test.ts', 'test/integration/network.test.ts'],
+  },
+  { group: 'Security Context, Seccomp, NoNewPrivs, SupplementalGroupsPolicy', tests: ['test/e2e/security.test.ts'] },
+  { group: 'Security Context: namespaces', tests: ['test/e2e/security.test.ts', 'test/e2e/contract.test.ts'] },
+  { group: 'Security Context: user namespaces', tests: ['test/e2e/security.test.ts'] },
+  {
+    group: 'Streaming, by SPDY and WebSocket',
+    tests: [
+      'test/e2e/pod.test.ts',
+      'test/integration/streaming-server.test.ts',
+      'test/integration/streaming-websocket.test.ts',
+    ],
+  },
+];

@@ -1,5 +1,5 @@
 /** The compatibility page as text, from the tables. Pure. */
-import { CRITEST } from './critest.ts';
+import { COVERAGE, CRITEST } from './critest.ts';
 import { type Entry, TREATMENTS, type Treatment } from './entry.ts';
 import type { Cri } from './proto.ts';
 import { RPCS } from './rpcs.ts';
@@ -36,6 +36,11 @@ export function compatibilityPage(cri: Cri): string {
     ...table(
       ['spec', 'critest', '', 'reason'],
       CRITEST.map(({ spec, versions, outcome, reason }) => [spec, versions, outcome, reason]),
+    ),
+    "Who has no critest finds the same ground in the project's own tests:\n",
+    ...table(
+      ['critest', 'tests here'],
+      COVERAGE.map(({ group, tests }) => [group, tests.map((file) => `\`${file}\``).join(', ')]),
     ),
   ]
     .join('\n')

@@ -2,13 +2,14 @@
  * docs/compatibility.md is true: its tables know every RPC and field of the proto file and nothing else, and the real
  * server, over machines in memory, treats fields as they say.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { type ServiceError, status } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Sample } from '../../src/gen/infralet/agent/v1/Sample.ts';
 import type { ContainerConfig } from '../../src/gen/runtime/v1/ContainerConfig.ts';
 import type { PodSandboxConfig } from '../../src/gen/runtime/v1/PodSandboxConfig.ts';
 import { answersOf } from '../compatibility/answers.ts';
+import { COVERAGE } from '../compatibility/critest.ts';
 import type { Treatment } from '../compatibility/entry.ts';
 import { compatibilityPage } from '../compatibility/page.ts';
 import { type FieldKey, reachable, readCri, walk } from '../compatibility/proto.ts';
@@ -54,6 +55,11 @@ describe('the tables', () => {
     expect(forAnswers.filter((key) => !answered.has(key))).toEqual([]);
     const forRequests = treatedAs('done', 'guest', 'shown', 'limited', 'refused', 'unused');
     expect(forRequests.filter((key) => !asked.has(key))).toEqual([]);
+  });
+
+  test('name tests that exist', () => {
+    const files = COVERAGE.flatMap(({ tests }) => tests);
+    expect(files.filter((file) => !existsSync(new URL(`../../${file}`, import.meta.url)))).toEqual([]);
   });
 
   test('are what the page says', () => {
