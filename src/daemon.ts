@@ -56,7 +56,10 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
   });
   const node = await nodeFacts(config);
   const runtime = stack.use(
-    startNodeRuntime({ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log }),
+    startNodeRuntime({
+      ...{ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log },
+      guestImage: async () => await guestImage(config),
+    }),
   );
   const health = stack.use(new ProviderHealth({ provider, everyMs: config.reconciler.providerCheck, clock }));
   const streaming = stack.use(await createStreamingServer({ config: config.streaming, log, clock }));
@@ -117,6 +120,13 @@ function templateAdmin(config: Config, { clone }: Provider): TemplateAdmin | und
     list: async (signal) => await clone.list(signal),
     remove: async (id, signal) => await clone.remove(id, signal),
   };
+}
+
+async function guestImage({ guestImageDir }: Config): Promise<string> {
+  return await readGuestManifest(guestImageDir).then(
+    ({ imageDigest }) => imageDigest,
+    () => '',
+  );
 }
 
 /** What pods are told of their node. */

@@ -46,6 +46,8 @@ export interface NodeRuntimeOptions {
   readonly network: PodNetwork;
   readonly dialer: ChannelDialer;
   readonly images: ImageService;
+  /** Digest of the guest image that machines are made of now; empty when that is not known. Never rejects. */
+  readonly guestImage: () => Promise<string>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -142,7 +144,18 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
       log,
     },
   });
-  const pool = new Pool({ config, provider, dialer, store: sandboxStore, sessions, reconciler, clock, log });
+  const { guestImage } = options;
+  const pool = new Pool({
+    config,
+    provider,
+    dialer,
+    store: sandboxStore,
+    sessions,
+    reconciler,
+    guestImage,
+    clock,
+    log,
+  });
   const sandboxes = new SandboxManager({ config, dialer, store: sandboxStore, reconciler, pool, clock, log });
   const containers = new ContainerManager({
     store: containerStore,

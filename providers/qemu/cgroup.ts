@@ -2,7 +2,7 @@
  * One cgroup per machine, on hosts with the unified hierarchy (v2) and with separate controllers (v1) alike. It bounds CPU,
  * memory and threads of the emulator, so that a guest cannot take more of the node than its machine was given.
  */
-import { access, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { errorMessage, hasErrno, InfraletError } from '../../src/base/errors.ts';
 import { until, withTimeout } from '../../src/base/time.ts';
@@ -80,6 +80,7 @@ export async function makeCgroup(name: string, limits: CgroupLimits): Promise<re
     for (const [controller, file, value] of limitFiles(version, limits)) {
       await writeFile(join(MOUNT, controller, name, file), value);
     }
+    await weighParents(version, name);
   } catch (error) {
     throw new InfraletError('FAILED_PRECONDITION', `cannot make the cgroup ${name}: ${errorMessage(error)}`, {
       cause: error,
@@ -94,6 +95,39 @@ export async function setCpu(name: string, limits: Pick<CgroupLimits, 'shareMill
   const version = await cgroupVersion();
   for (const [controller, file, value] of limitFiles(version, { ...limits, memoryBytes: 0, maxThreads: 0 })) {
     if (file.startsWith('cpu.')) await writeFile(join(MOUNT, controller, name, file), value);
+  }
+  await weighParents(version, name);
+}
+
+/** What the kernel takes as the weight of a cgroup. */
+const WEIGHTS = {
+  1: { root: join(MOUNT, 'cpu'), file: 'cpu.shares', most: 262_144 },
+  2: { root: MOUNT, file: 'cpu.weight', most: 10_000 },
+} as const;
+
+/**
+ * Gives each cgroup above `name` the weight of all that is in it. Without this a hundred machines together would weigh as
+ * much as a single process outside of them.
+ */
+async function weighParents(version: CgroupVersion, name: string): Promise<void> {
+  const { root, file, most } = WEIGHTS[version];
+  for (let parent = dirname(name); parent !== '.' && parent !== '/'; parent = dirname(parent)) {
+    try {
+      const children = (await readdir(join(root, parent), { withFileTypes: true })).filter((each) =>
+        each.isDirectory(),
+      );
+      const weights = await Promise.all(
+        // One that has just gone weighs nothing.
+        children.map(async (child) =>
+          Number(await readFile(join(root, parent, child.name, file), 'utf8').catch(() => 0)),
+        ),
+      );
+      const sum = weights.reduce((total, weight) => total + weight, 0);
+      if (sum > 0) await writeFile(join(root, parent, file), String(Math.min(sum, most)));
+    } catch (error) {
+      // It goes with its last machine, perhaps just now.
+      if (!hasErrno(error, 'ENOENT', 'ENODEV')) throw error;
+    }
   }
 }
 
@@ -126,8 +160,9 @@ export async function cgroupPids(name: string): Promise<readonly number[]> {
 
 /** Removes an empty cgroup, and its parent with it when it was the last. The kernel keeps it busy for a moment after its last process. */
 export async function removeCgroup(name: string, signal: AbortSignal): Promise<void> {
+  const version = await cgroupVersion();
   using limit = withTimeout(signal, 5000, `removing the cgroup ${name}`);
-  for (const dir of cgroupDirs(await cgroupVersion(), name)) {
+  for (const dir of cgroupDirs(version, name)) {
     await until(
       async () => {
         try {
@@ -144,6 +179,7 @@ export async function removeCgroup(name: string, signal: AbortSignal): Promise<v
       if (!hasErrno(error, 'EBUSY', 'ENOTEMPTY', 'ENOENT')) throw error;
     });
   }
+  await weighParents(version, name);
 }
 
 /** Hands the controllers down to each parent of `name` (v2 only). */

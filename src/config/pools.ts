@@ -26,6 +26,12 @@ const pool = z.strictObject({
     .optional()
     .describe('Largest pod, thousandths of a CPU. Default: machine.defaultCpuMillis.'),
   memory: optionalBytes().describe('Largest pod, memory without the overhead. Default: machine.defaultMemory.'),
+  idle: z
+    .enum(['running', 'suspended'])
+    .default('running')
+    .describe(
+      'How machines wait. suspended: they cost little and take longer to come back; only with providers that can do it.',
+    ),
   maxMemory: bytes('8Gi').describe(
     'Ceiling for the memory of all waiting machines of this pool, each counted as if it used all that it was given.',
   ),

@@ -9,7 +9,7 @@ import { type CniCall, cniAdd, cniCheck, cniDel, findPlugin } from './cni.ts';
 import { loadConflist } from './conflist.ts';
 import { removeMasquerade } from './iptables.ts';
 import { joinTap } from './join.ts';
-import { addNetns, deleteNetns, findLink, netnsExists, netnsName, netnsPath } from './netns.ts';
+import { addNetns, deleteNetns, findLink, loopbackUp, netnsExists, netnsName, netnsPath } from './netns.ts';
 import type { PodNetwork, PodNetworkResult, PodNetworkSpec } from './pod-network.ts';
 import { podNetworkResult } from './result.ts';
 import { MarkerStore, type NetworkMarker } from './store.ts';
@@ -73,7 +73,8 @@ export class CniNetwork implements PodNetwork {
     await this.#store.write(id, marker);
     try {
       await addNetns(marker.netns, signal);
-      const result = await cniAdd(this.#call(id, marker), signal);
+      // An emulated machine may take as long as all of this: whatever can be done at once is.
+      const [result] = await Promise.all([cniAdd(this.#call(id, marker), signal), loopbackUp(marker.netns, signal)]);
       const link = await findLink(marker.netns, IF_NAME, signal);
       if (!link) throw new InfraletError('INTERNAL', `the CNI network made no interface ${IF_NAME}`);
       const network = podNetworkResult(result, netnsPath(marker.netns), IF_NAME, link);

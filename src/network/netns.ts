@@ -35,9 +35,12 @@ export async function netnsExists(name: string): Promise<boolean> {
   }
 }
 
-/** Makes the namespace with its loopback up. */
 export async function addNetns(name: string, signal: AbortSignal): Promise<void> {
   await ip(['netns', 'add', name], signal);
+}
+
+/** Nobody but the pod's own processes uses it: it need not be up before the other interfaces are made. */
+export async function loopbackUp(name: string, signal: AbortSignal): Promise<void> {
   await ip(['-n', name, 'link', 'set', 'lo', 'up'], signal);
 }
 
@@ -94,7 +97,18 @@ export async function ip(args: readonly string[], signal: AbortSignal): Promise<
 
 /** Several tc commands in one go, inside a namespace. */
 export async function tcBatch(netns: string, lines: readonly string[], signal: AbortSignal): Promise<void> {
-  await run('tc', ['-n', netns, '-batch', '-'], { signal, timeoutMs: TIMEOUT_MS, input: `${lines.join('\n')}\n` });
+  const result = await tryTcBatch(netns, lines, signal);
+  if (result.exitCode !== 0) throw new InfraletError('INTERNAL', `tc in ${netns} failed: ${result.stderr.trim()}`);
+}
+
+/** The same, for those who look at the outcome; what came before the line that failed is done. */
+export async function tryTcBatch(
+  netns: string,
+  lines: readonly string[],
+  signal: AbortSignal,
+): Promise<{ readonly exitCode: number; readonly stderr: string }> {
+  const input = `${lines.join('\n')}\n`;
+  return await tryRun('tc', ['-n', netns, '-batch', '-'], { signal, timeoutMs: TIMEOUT_MS, input });
 }
 
 /** Output of a tc query; empty when the device or the qdisc does not exist. */

@@ -44,12 +44,15 @@ export class Launcher {
     return this.#coldBoots;
   }
 
-  async launch(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
-    return (await this.#clone(request, signal)) ?? (await this.#attempt({ ...request, start: 'boot' }, signal));
+  /** `patient`: for nobody who waits; a template that is being built is worth any time then. */
+  async launch(request: LaunchRequest, patient: boolean, signal: AbortSignal): Promise<Instance> {
+    return (
+      (await this.#clone(request, patient, signal)) ?? (await this.#attempt({ ...request, start: 'boot' }, signal))
+    );
   }
 
   /** Undefined when the machine has to boot. */
-  async #clone(request: LaunchRequest, signal: AbortSignal): Promise<Instance | undefined> {
+  async #clone(request: LaunchRequest, patient: boolean, signal: AbortSignal): Promise<Instance | undefined> {
     if (!this.#templates) return undefined;
     for (let attempt = 1; ; attempt += 1) {
       let error: unknown;
@@ -63,7 +66,7 @@ export class Launcher {
       if (attempt < CLONE_TRIES) {
         if (kind === 'no-template') {
           this.#templates.want(request.shape);
-          await this.#templates.settled(request.shape, signal);
+          await this.#templates.settled(request.shape, patient, signal);
         } else {
           this.#log.warn('a clone failed', { launch: request.token, fault: kind, reason: errorMessage(error) });
         }

@@ -46,6 +46,8 @@ export function newRecord(
     resize: false,
     machine: 'none',
     enrolled: false,
+    power: 'on',
+    image: '',
     network: 'none',
     joined: false,
     guestSandboxId: '',

@@ -11,6 +11,8 @@ export interface Steps {
   'network.remove': Record<never, never>;
   'machine.launch': Record<never, never>;
   'machine.resize': Record<never, never>;
+  'machine.suspend': Record<never, never>;
+  'machine.resume': Record<never, never>;
   'machine.terminate': Record<never, never>;
   'agent.connect': Record<never, never>;
   'guest.run': Record<never, never>;
@@ -25,6 +27,8 @@ export type StepKind = keyof Steps;
 export interface Observed {
   /** An enrolled channel to the agent is open. */
   readonly connected: boolean;
+  /** A machine in this pool waits suspended. @default false */
+  readonly suspends?: boolean;
 }
 
 export function plan(record: SandboxRecord, observed: Observed): readonly StepKind[] {
@@ -36,22 +40,33 @@ export function isBuilding(record: SandboxRecord): boolean {
   return record.wanted === 'ready' && record.state !== 'failed';
 }
 
-function build(record: SandboxRecord, { connected }: Observed): readonly StepKind[] {
+function build(record: SandboxRecord, observed: Observed): readonly StepKind[] {
   const steps: StepKind[] = [];
   const launched = record.machine === 'launched';
   // A machine in a pool gets its network with its pod.
-  const network = record.pool === '';
-  const added = network && record.network === 'added';
+  if (record.pool !== '') return launched ? wait(record, observed) : ['machine.launch'];
+  const on = launched && record.power === 'on';
+  const connected = on && observed.connected;
+  const added = record.network === 'added';
   // Network and machine do not need each other until they are joined, and each takes a while.
-  if (network && !added) steps.push('network.add');
+  if (!added) steps.push('network.add');
   if (!launched) steps.push('machine.launch');
-  if (launched && record.resize) steps.push('machine.resize');
-  if (launched && added && !record.joined) steps.push('network.join');
-  if (launched && !connected) steps.push('agent.connect');
+  if (launched && !on) steps.push('machine.resume');
+  if (on && record.resize) steps.push('machine.resize');
+  if (on && added && !record.joined) steps.push('network.join');
+  if (on && !connected) steps.push('agent.connect');
   if (connected && added && record.guestSandboxId === '') steps.push('guest.run');
   const complete = record.joined && record.guestSandboxId !== '' && !record.resize;
   if (connected && complete && record.state !== 'ready') steps.push('ready');
   return steps;
+}
+
+/** A machine that is up and has no pod yet: connected, so that it has enrolled and rehearsed, and then perhaps suspended. */
+function wait({ power }: SandboxRecord, { connected, suspends = false }: Observed): readonly StepKind[] {
+  if (power === 'suspending') return ['machine.suspend'];
+  if (power === 'suspended') return [];
+  if (!connected) return ['agent.connect'];
+  return suspends ? ['machine.suspend'] : [];
 }
 
 function tearDown(record: SandboxRecord, { connected }: Observed): readonly StepKind[] {

@@ -19,11 +19,21 @@ export interface PoolClass {
 const FIXED_WINDOW_MS = 300_000;
 
 /** Smallest machines first, so that a pod takes the smallest that fits. */
-export function poolClasses(config: Config, provider: Pick<Provider, 'name' | 'hourlyPrice'>): readonly PoolClass[] {
+export function poolClasses(
+  config: Config,
+  provider: Pick<Provider, 'name' | 'hourlyPrice' | 'power'>,
+): readonly PoolClass[] {
   return Object.entries(config.pools)
     .map(([name, pool]): PoolClass => {
       const shape = podShape({ cpuMillis: pool.cpuMillis, memoryBytes: pool.memory }, config.machine);
       const { size, maxMemory, maxHourlyCost } = pool;
+      if (pool.idle === 'suspended' && !provider.power) {
+        throw new InfraletError(
+          'FAILED_PRECONDITION',
+          `pools.${name}.idle: the provider ${provider.name} cannot suspend machines`,
+          { hint: 'set it to "running"' },
+        );
+      }
       return {
         name,
         shape,

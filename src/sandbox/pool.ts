@@ -26,6 +26,8 @@ export interface PoolOptions {
   readonly store: SandboxStore;
   readonly sessions: Pick<Sessions, 'get'>;
   readonly reconciler: Pick<Reconciler, 'trigger' | 'interrupt'>;
+  /** Digest of the guest image that machines are made of now; empty when that is not known. Never rejects. */
+  readonly guestImage: () => Promise<string>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -70,6 +72,7 @@ export class Pool implements AsyncDisposable {
   readonly #options: PoolOptions;
   readonly #pools: readonly PoolState[];
   readonly #stop = new AbortController();
+  #image = '';
   readonly #following = new Set<Promise<void>>();
 
   constructor(options: PoolOptions) {
@@ -86,7 +89,8 @@ export class Pool implements AsyncDisposable {
     for (const { record } of this.#options.store.all()) {
       if (record.pool === '') continue;
       const pool = this.#pools.find(({ class: each }) => each.name === record.pool);
-      if (pool && sameShape(pool.class.shape, record.shape)) this.#later(this.#follow(record.id, pool));
+      const asConfigured = this.#options.config.pools[record.pool]?.idle === 'suspended' || record.power === 'on';
+      if (pool && asConfigured && sameShape(pool.class.shape, record.shape)) this.#later(this.#follow(record.id, pool));
       // The configuration has changed since: nobody may have it any more.
       else this.#remove(record);
     }
@@ -139,6 +143,7 @@ export class Pool implements AsyncDisposable {
   async #run(): Promise<void> {
     const { clock, config } = this.#options;
     while (!this.#stop.signal.aborted) {
+      this.#image = await this.#options.guestImage();
       this.#look();
       await clock.sleep(config.reconciler.poolCheck, this.#stop.signal);
     }
@@ -152,7 +157,18 @@ export class Pool implements AsyncDisposable {
   }
 
   #isReady(record: SandboxRecord): boolean {
-    return isWaiting(record) && this.#options.sessions.get(record.id) !== undefined;
+    const idle = this.#options.config.pools[record.pool]?.idle;
+    const there =
+      idle === 'suspended' ? record.power === 'suspended' : this.#options.sessions.get(record.id) !== undefined;
+    return isWaiting(record) && there && !this.#isOutdated(record);
+  }
+
+  /** Made of another guest image than machines are now, or soon without a certificate that it cannot renew. */
+  #isOutdated({ image, power, timeline }: SandboxRecord): boolean {
+    const { clock, config } = this.#options;
+    if (image !== '' && this.#image !== '' && image !== this.#image) return true;
+    const { leafLife, renewBefore } = config.pki;
+    return power === 'suspended' && clock.now() > (timeline['enrolled'] ?? 0) + leafLife - renewBefore;
   }
 
   #target(pool: PoolState): PoolTarget {
@@ -166,6 +182,7 @@ export class Pool implements AsyncDisposable {
   #look(): void {
     if (this.#stop.signal.aborted) return;
     for (const pool of this.#pools) {
+      for (const record of this.#members(pool)) if (this.#isOutdated(record)) this.#remove(record);
       const members = this.#members(pool);
       const { size } = this.#target(pool);
       // Those go first that have cost the least.

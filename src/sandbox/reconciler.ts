@@ -116,7 +116,9 @@ export class Reconciler implements AsyncDisposable {
 
   #plan(id: SandboxId): readonly StepKind[] {
     const record = this.#deps.store.get(id)?.record;
-    return record ? plan(record, { connected: this.#deps.sessions.get(id) !== undefined }) : [];
+    if (!record) return [];
+    const suspends = this.#config.pools[record.pool]?.idle === 'suspended';
+    return plan(record, { connected: this.#deps.sessions.get(id) !== undefined, suspends });
   }
 
   async #step(step: StepKind, id: SandboxId, signal: AbortSignal, group: AbortController): Promise<void> {

@@ -63,6 +63,10 @@ const schema = z.object({
   instanceId: z.string().transform(parseInstanceId).optional(),
   machine: z.enum(['none', 'launching', 'launched', 'gone']),
   enrolled: z.boolean(),
+  /** Only a machine in a pool is ever suspended, and its pod's sandbox until it is resumed. */
+  power: z.enum(['on', 'suspending', 'suspended']).default('on'),
+  /** Digest of the guest image that it runs, by its own account; empty until it is connected. */
+  image: z.string().max(128).default(''),
   network: z.enum(['none', 'adding', 'added', 'gone']),
   networkResult: networkResult.optional(),
   joined: z.boolean(),

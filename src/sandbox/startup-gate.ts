@@ -3,7 +3,8 @@
  * the first are as late as the last, and on few processors until none answers in time.
  *
  * Machines for a pool start only in places that no pod takes, so that no pod ever waits for one. Pods whose machine is up
- * already have places of their own: they need too little to stand in line with those who need a whole start.
+ * already have places of their own: they need too little to stand in line with those who need a whole start, and nothing
+ * for a pool begins while they are at it.
  */
 import PQueue from 'p-queue';
 import type { SandboxId } from '../base/ids.ts';
@@ -25,7 +26,11 @@ export class StartupGate {
     const queue = (): PQueue => new PQueue({ concurrency: atOnce });
     this.#queues = { pod: queue(), claimed: queue(), refill: queue() };
     // Each change of what pods take changes what they leave over.
-    for (const event of ['add', 'next'] as const) this.#queues.pod.addEventListener(event, () => this.#makeRoom());
+    for (const kind of ['pod', 'claimed'] as const) {
+      for (const event of ['add', 'next'] as const) {
+        this.#queues[kind].addEventListener(event, () => this.#makeRoom());
+      }
+    }
   }
 
   /** Waits for a place, in order of arrival; who is inside or waits already has one place, however often it asks. */
@@ -60,9 +65,9 @@ export class StartupGate {
   }
 
   #makeRoom(): void {
-    const { pod, refill } = this.#queues;
+    const { pod, claimed, refill } = this.#queues;
     const room = this.#atOnce - pod.pending - pod.size;
-    if (room < 1) {
+    if (room < 1 || claimed.pending + claimed.size > 0) {
       refill.pause();
       return;
     }

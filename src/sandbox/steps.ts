@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { InfraletError } from '../base/errors.ts';
 import type { InstanceId, SandboxId } from '../base/ids.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
-import { type Instance, ownerTags, type Provider, TAGS } from '../cloud/contract.ts';
+import { type Instance, ownerTags, type Power, type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from '../guest/channel.ts';
 import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
@@ -76,6 +76,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
           shape: record.shape,
           userData: deps.dialer.userData(record.enrolToken, { sandboxId: record.id }),
         },
+        record.pool !== '',
         signal,
       );
       // Machines of one shared launch call have tokens that were not known before it.
@@ -88,9 +89,20 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     'machine.resize': async ({ record }, signal) => {
-      if (record.instanceId === undefined) throw new InfraletError('INTERNAL', 'the sandbox has no machine yet');
-      await provider.resize?.(record.instanceId, record.shape, signal);
+      for (const id of machineOf(record)) await provider.resize?.(id, record.shape, signal);
       store.update(record.id, { resize: false });
+    },
+
+    'machine.suspend': async ({ record }, signal) => {
+      store.update(record.id, { power: 'suspending' });
+      await sessions.end(record.id, 'the machine is suspended');
+      await powerOf(provider).suspend(machineOf(record), signal);
+      store.update(record.id, { power: 'suspended' }, { suspended: clock.now() });
+    },
+
+    'machine.resume': async ({ record }, signal) => {
+      await powerOf(provider).resume(machineOf(record), signal);
+      store.update(record.id, { power: 'on' }, { resumed: clock.now() });
     },
 
     'network.join': async (entry, signal) => {
@@ -305,11 +317,22 @@ async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChanne
   // The kernel of a clone has been up since before the pod was thought of.
   const since = [['kernel', kernelStart] as const, ...phases].filter(([, at]) => at >= record.createdAt);
   const reached = { ...Object.fromEntries(since), connected: now };
-  store.transition(record.id, ['planned', 'requested', 'running'], 'connected', {}, reached);
+  const image = status.imageDigest.slice(0, 128);
+  store.transition(record.id, ['planned', 'requested', 'running'], 'connected', { image }, reached);
 }
 
 function nameOf({ pool, podNamespace, podName }: SandboxRecord): string {
   return pool === '' ? `${podNamespace}/${podName}` : `the pool ${pool}`;
+}
+
+function machineOf({ instanceId }: SandboxRecord): readonly InstanceId[] {
+  if (instanceId === undefined) throw new InfraletError('INTERNAL', 'the sandbox has no machine yet');
+  return [instanceId];
+}
+
+function powerOf({ name, power }: Provider): Power {
+  if (power) return power;
+  throw new InfraletError('FAILED_PRECONDITION', `the provider ${name} cannot suspend and resume machines`);
 }
 
 /** All machines that may belong to the sandbox: also one whose launch answered nobody. */

@@ -240,7 +240,8 @@ export class SandboxStore {
 
 /** Whether this is a machine without a pod that may get one. */
 export function isWaiting(record: SandboxRecord): boolean {
-  return record.pool !== '' && record.wanted === 'ready' && record.state === 'connected';
+  const { pool, wanted, state, power } = record;
+  return pool !== '' && wanted === 'ready' && state === 'connected' && power !== 'suspending';
 }
 
 function attemptKey(podUid: string, attempt: number): string {

@@ -4,6 +4,7 @@
  */
 import { backoffMs } from '../base/backoff.ts';
 import { errorMessage } from '../base/errors.ts';
+import { abortable } from '../base/keyed-lock.ts';
 import type { Clock } from '../base/time.ts';
 import type { Cloning, MachineShape } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
@@ -40,10 +41,14 @@ export class TemplateKeeper implements AsyncDisposable {
     this.#working.set(key, { done, first: first.promise });
   }
 
-  /** Waits for the first attempt at a template that is wanted, for `templateWait` at most; says nothing of its outcome. */
-  async settled(shape: MachineShape, signal: AbortSignal): Promise<void> {
+  /**
+   * Waits for the first attempt at a template that is wanted, for `templateWait` at most, or for its end where nobody waits
+   * in turn (`patient`); says nothing of its outcome.
+   */
+  async settled(shape: MachineShape, patient: boolean, signal: AbortSignal): Promise<void> {
     const work = this.#working.get(keyOf(shape));
     const { clock, waitMs } = this.#options;
+    if (work && patient) return await abortable(work.first, signal);
     if (!work || waitMs === 0) return;
     const enough = new AbortController();
     try {

@@ -32,6 +32,12 @@ class FakeGuest {
   sandbox = '';
   sandboxState = 'SANDBOX_READY';
   enrolled = false;
+  readonly image: string;
+
+  constructor(image: string) {
+    this.image = image;
+  }
+
   /** As a machine that hangs: its channel stands, and no call comes back. */
   mute = false;
   /** Those that are open now. */
@@ -169,7 +175,12 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   async setContainerSpec(): Promise<void> {}
 
   async status(): Promise<never> {
-    return { uptimeMs: '0', phases: {}, clockNanos: String(BigInt(Date.now()) * 1_000_000n) } as never;
+    return {
+      imageDigest: this.guest.image,
+      uptimeMs: '0',
+      phases: {},
+      clockNanos: String(BigInt(Date.now()) * 1_000_000n),
+    } as never;
   }
 
   async *watch(_heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncGenerator<GuestEvent> {
@@ -228,6 +239,8 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 /** All machines of a test, by sandbox; `reachable` says whether the provider still runs the machine. */
 export class FakeGuests implements ChannelDialer {
   readonly guests = new Map<string, FakeGuest>();
+  /** Digest of the guest image that machines are made of from now on. */
+  image = 'image-1';
   /** Hears of every call to containerd in a machine. */
   onCall: OnCall = () => undefined;
 
@@ -253,7 +266,7 @@ export class FakeGuests implements ChannelDialer {
   }
 
   async enrol(_address: unknown, identity: { readonly sandboxId: string }): Promise<AgentChannel> {
-    const guest = this.guests.get(identity.sandboxId) ?? new FakeGuest();
+    const guest = this.guests.get(identity.sandboxId) ?? new FakeGuest(this.image);
     this.guests.set(identity.sandboxId, guest);
     if (guest.enrolled) throw new InfraletError('PERMISSION_DENIED', 'the token was used before');
     guest.enrolled = true;

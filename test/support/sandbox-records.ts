@@ -25,6 +25,8 @@ export function sandboxRecord(change: Partial<SandboxRecord> = {}): SandboxRecor
     resize: false,
     machine: 'none',
     enrolled: false,
+    power: 'on',
+    image: '',
     network: 'none',
     joined: false,
     guestSandboxId: '',

@@ -46,6 +46,13 @@ function images(): ImageService {
   };
 }
 
+function withPower(provider: Provider, killSwitch: KillSwitch): Provider {
+  const { power } = provider;
+  if (!power) return provider;
+  const counted: Provider = Object.create(provider);
+  return Object.assign(counted, { power: killSwitch.wrap('power', power, ['suspend', 'resume']) });
+}
+
 /** What outlives a daemon: machines, networks, the journal's file. */
 export class World {
   readonly guests = new FakeGuests();
@@ -87,6 +94,8 @@ export class World {
       enrol: async (address, identity) => channel(await guests.enrol(address, identity)),
       connect: async (address, identity) => channel(await guests.connect(address, identity)),
     };
+    using untilStarted = new DisposableStack();
+    untilStarted.use(journal);
     const runtime = startNodeRuntime({
       config: this.config,
       node: { hostname: 'node-1', dns: { servers: [], searches: [], options: [] } },
@@ -99,13 +108,15 @@ export class World {
         'deleteContainer',
         'addStep',
       ]),
-      provider: killSwitch.wrap('provider', this.provider, ['launch', 'terminate', 'resize']),
+      provider: withPower(killSwitch.wrap('provider', this.provider, ['launch', 'terminate', 'resize']), killSwitch),
       network: killSwitch.wrap('network', this.network, ['add', 'join', 'remove']),
       dialer: killSwitch.wrap('dialer', dialer, ['enrol', 'connect']),
       images: images(),
+      guestImage: async () => this.guests.image,
       clock: systemClock,
       log: nullLogger,
     });
+    untilStarted.move();
     return {
       ...runtime,
       journal,

@@ -38,6 +38,15 @@ async function life(runtime: NodeRuntime): Promise<void> {
   await runtime.sandboxes.remove(sandbox, signal);
 }
 
+/** A pod takes a machine that waits, and another one comes after it. */
+async function claim(runtime: NodeRuntime): Promise<void> {
+  await poolsFull(runtime);
+  const sandbox = await runtime.sandboxes.run(pod, '', signal);
+  expect(runtime.sandboxes.get(sandbox).ready).toBe(true);
+  expect(runtime.pool.view()[0]?.claims).toBe(1);
+  await poolsFull(runtime);
+}
+
 let directory: string;
 let world: World;
 beforeEach(async () => {
@@ -64,10 +73,13 @@ async function count(begin: Begin): Promise<readonly string[]> {
 }
 
 /** Kills the daemon at every effect of `begin`, and looks at what the next one makes of it. */
-async function killEverywhere(begin: Begin): Promise<readonly string[]> {
+async function killEverywhere(
+  begin: Begin,
+  whens: readonly ('before' | 'after')[] = ['before', 'after'],
+): Promise<readonly string[]> {
   const effects = await count(begin);
   await emptied('counting the effects');
-  for (const when of ['before', 'after'] as const) {
+  for (const when of whens) {
     for (let n = 1; n <= effects.length; n += 1)
       await killAt(begin, n, when, `killed ${when} effect ${n} (${effects[n - 1]})`);
   }
@@ -146,15 +158,16 @@ describe('a daemon killed in the middle', () => {
   test('of a claim leaves a machine that waits or a pod, never both and never neither', async () => {
     const pools = { one: { size: 1, cpuMillis: 2000 } };
     world.configure({ reconciler: { retryInitial: '1ms', sweep: '20ms', poolCheck: '5ms' }, pools });
-    const effects = await killEverywhere(async (runtime) => {
-      await poolsFull(runtime);
-      const sandbox = await runtime.sandboxes.run(pod, '', signal);
-      expect(runtime.sandboxes.get(sandbox).ready).toBe(true);
-      expect(runtime.pool.view()[0]?.claims).toBe(1);
-      await poolsFull(runtime);
-    });
+    const effects = await killEverywhere(claim);
     expect(effects).toContain('journal.replaceSandbox');
     expect(effects).toContain('provider.resize');
+  });
+
+  test('of suspending or resuming a machine neither', async () => {
+    const pools = { one: { size: 1, idle: 'suspended' } };
+    world.configure({ reconciler: { retryInitial: '1ms', sweep: '20ms', poolCheck: '5ms' }, pools });
+    const effects = await killEverywhere(claim, ['after']);
+    expect(effects).toEqual(expect.arrayContaining(['power.suspend', 'power.resume']));
   });
 
   test('leaves a ready pod and its running container as they are', async () => {

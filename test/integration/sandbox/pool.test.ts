@@ -236,6 +236,46 @@ test('a pool follows the rate at which pods come, up and down', async () => {
   expect(await machines(world)).toEqual([]);
 });
 
+test('machines of an older guest image are for nobody', async () => {
+  const world = await worldWith({ small: { size: 2 } });
+  await using runtime = world.start();
+  const old = await waiting(runtime, 2);
+  world.guests.image = 'image-2';
+  await until(async () => ((await waiting(runtime, 2)).some((id) => old.includes(id)) ? undefined : true), tick);
+  expect((await machines(world)).some(({ tags }) => old.includes(tags['infralet.dev/sandbox'] ?? ''))).toBe(false);
+  expect(runtime.pool.view()[0]).toMatchObject({ failed: 0 });
+});
+
+test('where machines can be suspended they wait so, and are resumed for their pods', async () => {
+  const world = await worldWith({ cheap: { size: 2, idle: 'suspended' } });
+  const states = async (): Promise<readonly string[]> => (await machines(world)).map(({ state }) => state).sort();
+  await using runtime = world.start();
+  const members = await waiting(runtime, 2);
+  expect(await states()).toEqual(['suspended', 'suspended']);
+  const id = await runtime.sandboxes.run(pod(1), '', signal);
+  expect(members).toContain(id);
+  await waiting(runtime, 2);
+  expect(await states()).toEqual(['running', 'suspended', 'suspended']);
+  // One that is gone when it is needed costs its pod nothing but time.
+  const [lost] = (await machines(world)).filter(({ state }) => state === 'suspended');
+  if (lost) await world.provider.terminate([lost.id], signal);
+  const ids = await Promise.all([2, 3].map(async (n) => await runtime.sandboxes.run(pod(n), '', signal)));
+  for (const each of ids) expect(runtime.sandboxes.get(each).ready).toBe(true);
+  await waiting(runtime, 2);
+});
+
+test('a pool cannot ask for what its provider does not have', async () => {
+  const world = await worldWith({ cheap: { size: 2, idle: 'suspended' } });
+  Object.assign(world.provider, { power: undefined });
+  expect(() => world.start()).toThrow('pools.cheap.idle: the provider fake cannot suspend machines');
+  world.configure({ ...settings, pools: { cheap: { size: 2, maxHourlyCost: 1 } } });
+  expect(() => world.start()).toThrow('pools.cheap.maxHourlyCost: the provider fake names no price');
+  Object.assign(world.provider, { hourlyPrice: () => 0.6 });
+  await using runtime = world.start();
+  expect(runtime.pool.view()[0]).toMatchObject({ target: { size: 1, limitedBy: 'cost' } });
+  await waiting(runtime, 1);
+});
+
 test('a daemon that stops in the middle of refills and claims goes on with them', async () => {
   const world = await worldWith({ small: { size: 4 } });
   {

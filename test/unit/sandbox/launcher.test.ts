@@ -44,39 +44,51 @@ const prepared = async (): Promise<void> => {
 
 test('without a template the machine boots, and the next one of its size is a clone', async () => {
   faults.add({ call: 'prepare', kind: 'transient', times: 2 });
-  expect((await launcher.launch(request('a'), signal)).start).toBe('boot');
+  expect((await launcher.launch(request('a'), false, signal)).start).toBe('boot');
   expect([...launcher.coldBoots]).toEqual([['no-template', 1]]);
   await prepared();
-  expect((await launcher.launch(request('b'), signal)).start).toBe('clone');
+  expect((await launcher.launch(request('b'), false, signal)).start).toBe('clone');
 });
 
 test('a launch waits for the template that is being built, and is a clone of it', async () => {
-  expect((await launcher.launch(request('a'), signal)).start).toBe('clone');
+  expect((await launcher.launch(request('a'), false, signal)).start).toBe('clone');
   const other = { ...request('b'), shape: { ...shape, memoryBytes: 2 ** 30 } };
-  expect((await launcher.launch(other, signal)).start).toBe('clone');
+  expect((await launcher.launch(other, false, signal)).start).toBe('clone');
   expect(launcher.coldBoots.size).toBe(0);
+});
+
+test('a launch that nobody waits for waits for the template, however short others would', async () => {
+  const prepare: typeof provider.clone.prepare = async (...request) => {
+    await systemClock.sleep(50, signal);
+    return await provider.clone.prepare(...request);
+  };
+  const cloning = { ...provider.clone, prepare };
+  await using hasty = new TemplateKeeper({ cloning, config, waitMs: 0, clock: systemClock, log: nullLogger });
+  const over = new Launcher({ provider, config, clock: systemClock, log: nullLogger, templates: hasty });
+  expect((await over.launch(request('a'), false, signal)).start).toBe('boot');
+  expect((await over.launch(request('b'), true, signal)).start).toBe('clone');
 });
 
 test('a clone that fails once is tried again, one that fails twice boots, under the same token', async () => {
   templates.want(shape);
   await prepared();
   faults.add({ call: 'launch', kind: 'transient', times: 1 });
-  expect((await launcher.launch(request('a'), signal)).start).toBe('clone');
+  expect((await launcher.launch(request('a'), false, signal)).start).toBe('clone');
   faults.add({ call: 'launch', kind: 'terminal', times: 2 });
-  expect(await launcher.launch(request('b'), signal)).toMatchObject({ start: 'boot', token: 'b' });
+  expect(await launcher.launch(request('b'), false, signal)).toMatchObject({ start: 'boot', token: 'b' });
   expect([...launcher.coldBoots]).toEqual([['terminal', 1]]);
 });
 
 test('with sharing switched off nothing is cloned', async () => {
   await provider.clone.prepare(shape, signal);
   const cold = new Launcher({ provider, config, clock: systemClock, log: nullLogger, templates: undefined });
-  expect((await cold.launch(request('a'), signal)).start).toBe('boot');
+  expect((await cold.launch(request('a'), false, signal)).start).toBe('boot');
   expect(cold.coldBoots.size).toBe(0);
 });
 
 test('what is wrong with the boot is told', async () => {
   faults.add({ call: 'launch', kind: 'quota', times: 3 });
-  await expect(launcher.launch(request('a'), signal)).rejects.toMatchObject({
+  await expect(launcher.launch(request('a'), false, signal)).rejects.toMatchObject({
     code: 'FAILED_PRECONDITION',
     cause: expect.any(FakeError),
   });

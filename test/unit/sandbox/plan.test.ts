@@ -18,12 +18,17 @@ const EFFECTS: Readonly<Record<StepKind, (world: World) => void>> = {
   'network.remove': (world) => set(world, { network: 'gone', joined: false }),
   'machine.launch': (world) => set(world, { machine: 'launched', instanceId: parseInstanceId('i-1') }),
   'machine.resize': (world) => set(world, { resize: false }),
+  'machine.suspend': (world) => {
+    set(world, { power: 'suspended' });
+    world.observed = { ...world.observed, connected: false };
+  },
+  'machine.resume': (world) => set(world, { power: 'on' }),
   'machine.terminate': (world) => {
     set(world, { machine: 'gone' });
     world.observed = { connected: false };
   },
   'agent.connect': (world) => {
-    world.observed = { connected: true };
+    world.observed = { ...world.observed, connected: true };
   },
   'guest.run': (world) => set(world, { guestSandboxId: 'guest-1' }),
   'guest.stop': (world) => set(world, { guestStopped: true }),
@@ -58,6 +63,7 @@ const anyRecord = fc
     network: fc.constantFrom('none', 'adding', 'added', 'gone'),
     joined: fc.boolean(),
     resize: fc.boolean(),
+    power: fc.constantFrom('on', 'suspending', 'suspended'),
     guestSandboxId: fc.constantFrom('', 'guest-1'),
     guestStopped: fc.boolean(),
   } as const)
@@ -85,6 +91,18 @@ describe('plan', () => {
     set(world, { pool: '', resize: true });
     expect(plan(world.record, world.observed)).toEqual(['network.add', 'machine.resize']);
     expect(settle(world)).toEqual(['network.add', 'machine.resize', 'network.join', 'guest.run', 'ready']);
+  });
+
+  test('a machine that waits suspended connects first, is left alone then, and is resumed for its pod', () => {
+    const observed = { connected: false, suspends: true };
+    const world: World = { record: sandboxRecord({ pool: 'cheap' }), observed, forgotten: false };
+    expect(settle(world)).toEqual(['machine.launch', 'agent.connect', 'machine.suspend']);
+    // Cut short, it is done again whatever the channel says.
+    expect(plan({ ...world.record, power: 'suspending' }, observed)).toEqual(['machine.suspend']);
+    set(world, { pool: '' });
+    expect(plan(world.record, world.observed)).toEqual(['network.add', 'machine.resume']);
+    const rest = ['network.add', 'machine.resume', 'network.join', 'agent.connect', 'guest.run', 'ready'];
+    expect(settle(world)).toEqual(rest);
   });
 
   test('neither the network nor the agent waits for the other', () => {

@@ -65,6 +65,17 @@ describe('the start-up gate', () => {
     await enter('claimed').done;
   });
 
+  test('nothing for a pool begins while a pod takes a machine out of one', async () => {
+    const { inside, enter, leave, settled } = watched(2);
+    const claimed = enter('claimed');
+    await claimed.done;
+    const refill = enter('refill');
+    await settled();
+    expect([...inside]).toEqual([claimed.id]);
+    leave(claimed.id);
+    await refill.done;
+  });
+
   test('who gives up waiting leaves no gap', async () => {
     const { inside, enter, leave, settled } = watched(1);
     const first = enter('pod');
