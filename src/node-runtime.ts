@@ -2,6 +2,7 @@
  * The heart of the daemon, put together: stores, sessions, reconciler and the two services, over whatever provider,
  * network, dialer and images it is given. The daemon gives it real ones; simulations give it others.
  */
+import { join } from 'node:path';
 import { errorMessage } from './base/errors.ts';
 import type { Clock } from './base/time.ts';
 import type { Provider } from './cloud/contract.ts';
@@ -14,6 +15,7 @@ import { ContainerStore } from './container/store.ts';
 import { containerSummary } from './container/summary.ts';
 import { EventFeed, type EventService } from './events/feed.ts';
 import type { ChannelDialer } from './guest/channel.ts';
+import { SHARE_DIRECTORY } from './guest-image/manifest.ts';
 import type { ImageService } from './image/service.ts';
 import type { PodNetwork } from './network/pod-network.ts';
 import { containerCodec, sandboxCodec } from './rpc/codecs.ts';
@@ -79,7 +81,19 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   containerStore.load(onBad('container'));
 
   const guestImages = new GuestImages(images);
-  const mounts = new MountCarrier({ policy: config.policy, log: log.child({ component: 'volume' }) });
+  const mounts = new MountCarrier({
+    policy: config.policy,
+    volume: config.volume,
+    shares: {
+      directory: join(config.stateDir, 'shares'),
+      programs: join(config.guestImageDir, SHARE_DIRECTORY),
+    },
+    channelOf: (id) => sessions.get(id),
+    clock,
+    log: log.child({ component: 'volume' }),
+  });
+  mounts.sweep((id) => (sandboxStore.find(id)?.record.machine ?? 'gone') !== 'gone');
+  for (const each of containerStore.all()) mounts.remember(each.record.sandboxId, each.config.mounts);
   // Sessions, observer and reconciler know each other; the closures below are first called when all of them exist.
   const sessions: Sessions = new Sessions({
     clock,
@@ -181,6 +195,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   // Disposed in reverse: first nobody asks for anything new, then the work ends, then the channels close.
   stack.use(sessions);
   stack.use(stats);
+  stack.use(mounts);
   stack.use(observer);
   stack.use(reconciler);
   stack.use(sweeper);

@@ -5,10 +5,10 @@
  */
 import { errorMessage, isAbortError } from '../../src/base/errors.ts';
 import { abortable, KeyedLock } from '../../src/base/keyed-lock.ts';
+import { isAlive, type ProcessIdentity, signalProcess } from '../../src/base/process-identity.ts';
 import type { Clock } from '../../src/base/time.ts';
 import type { Logger } from '../../src/telemetry/log.ts';
 import { consoleText, drainConsole, savedConsole } from './console.ts';
-import { isAlive, type ProcessIdentity, signalProcess } from './process-identity.ts';
 import { Qmp, type QmpEvent } from './qmp.ts';
 import type { MachineFiles } from './record.ts';
 

@@ -8,6 +8,7 @@ import { InfraletError } from '../../src/base/errors.ts';
 import { ensureDirectory } from '../../src/base/files.ts';
 import type { InstanceId } from '../../src/base/ids.ts';
 import { abortable, KeyedLock } from '../../src/base/keyed-lock.ts';
+import { isAlive, type ProcessIdentity } from '../../src/base/process-identity.ts';
 import type {
   Check,
   DescribeQuery,
@@ -29,7 +30,6 @@ import { classify } from './errors.ts';
 import { type GuestImage, readGuestImage } from './guest-image.ts';
 import { checkRequest, launchMachine } from './launch.ts';
 import { Monitor } from './monitor.ts';
-import { isAlive, type ProcessIdentity } from './process-identity.ts';
 import type { Qmp, QmpEvent } from './qmp.ts';
 import {
   brokenRecord,

@@ -6,10 +6,11 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, InfraletError } from '../../src/base/errors.ts';
 import type { InstanceId } from '../../src/base/ids.ts';
+import { identify, isAlive, type ProcessIdentity, signalProcess } from '../../src/base/process-identity.ts';
 import { type Clock, until, withTimeout } from '../../src/base/time.ts';
 import { cgroupPids, removeCgroup } from './cgroup.ts';
 import type { QemuConfig } from './config.ts';
-import { findByName, identify, isAlive, type ProcessIdentity, signalProcess } from './process-identity.ts';
+import { findByName } from './process-identity.ts';
 import { type MachineFiles, readRecord } from './record.ts';
 
 /** A process that survives SIGKILL this long hangs in the kernel; milliseconds. */

@@ -3,9 +3,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { errorMessage, hasErrno, InfraletError } from '../../src/base/errors.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
+import { identify, type ProcessIdentity } from '../../src/base/process-identity.ts';
 import { until, withTimeout } from '../../src/base/time.ts';
 import type { QemuConfig } from './config.ts';
-import { identify, type ProcessIdentity } from './process-identity.ts';
 import { Qmp, type QmpEvent } from './qmp.ts';
 import type { MachineFiles } from './record.ts';
 

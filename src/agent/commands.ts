@@ -6,6 +6,10 @@ import { LIMITS } from './options.ts';
 const execute = promisify(execFile);
 
 /** Rejects when the program is missing, fails or takes too long. */
-export async function runCommand(file: string, args: readonly string[]): Promise<void> {
-  await execute(file, [...args], { timeout: LIMITS.commandMs, env: { PATH: process.env['PATH'] ?? '' } });
+export async function runCommand(
+  file: string,
+  args: readonly string[],
+  timeout: number = LIMITS.commandMs,
+): Promise<void> {
+  await execute(file, [...args], { timeout, env: { PATH: process.env['PATH'] ?? '' } });
 }

@@ -15,6 +15,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readlinkSync,
   renameSync,
   rmdirSync,
   type Stats,
@@ -69,10 +70,13 @@ export class Directory implements Disposable {
   }
 
   enter(name: string, make: boolean): Directory {
-    if (make) this.#make(name);
     try {
       return new Directory(openSync(this.at(name), DIRECTORY));
     } catch (error) {
+      if (make && hasErrno(error, 'ENOENT')) {
+        this.#make(name);
+        return this.enter(name, false);
+      }
       if (hasErrno(error, 'ELOOP', 'ENOTDIR')) {
         throw new InfraletError('FAILED_PRECONDITION', `${JSON.stringify(name)} is not a directory`, { cause: error });
       }
@@ -114,6 +118,10 @@ export class Directory implements Disposable {
     symlinkSync(target, this.at(name));
   }
 
+  readlink(name: string): string {
+    return readlinkSync(this.at(name));
+  }
+
   rename(from: string, to: string, target: Directory = this): void {
     renameSync(this.at(from), target.at(to));
   }
@@ -133,6 +141,10 @@ export class Directory implements Disposable {
     using inner = this.enter(name, false);
     for (const child of inner.names()) inner.remove(child);
     rmdirSync(this.at(name));
+  }
+
+  get mtimeMs(): number {
+    return fstatSync(this.#fd).mtimeMs;
   }
 
   /** Identity of the directory, to see whether a path still leads to it. */

@@ -12,52 +12,59 @@ import { LIMITS } from './options.ts';
 
 type Announcer = ServerWritableStream<IncomingRequest__Output, IncomingConnection>;
 
+/** Images, and the shares of the node's directories. */
+const SERVICE = /^(images|share\/[0-9a-f]{32})$/;
+
 interface Pending {
+  readonly service: string;
   readonly socket: Socket;
   readonly timer: NodeJS.Timeout;
 }
 
 export class IncomingQueue implements Disposable {
-  readonly #server: Server;
+  readonly #servers: Server[] = [];
   readonly #log: Logger;
   readonly #pending = new Map<string, Pending>();
-  #announcer: Announcer | undefined;
+  readonly #announcers = new Map<string, Announcer>();
   #last = 0;
 
   constructor(log: Logger) {
     this.#log = log;
-    this.#server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) =>
-      this.#accept(socket),
-    );
   }
 
-  /** The port; 0 when it is taken: logged, and image pulls are without service while everything else goes on. */
-  async listen(host: string, port: number): Promise<number> {
+  /** The port; 0 when it is taken: logged, and the service is not there while everything else goes on. */
+  async listen(service: string, host: string, port: number): Promise<number> {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) =>
+      this.#accept(service, socket),
+    );
+    this.#servers.push(server);
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#server.on('error', (error) => {
-      this.#log.error('cannot serve the images port', { error, host, port });
+    server.on('error', (error) => {
+      this.#log.error('cannot serve a port of the machine', { service, error, host, port });
       resolve();
     });
-    this.#server.listen(port, host, resolve);
+    server.listen(port, host, resolve);
     await promise;
-    const address = this.#server.address();
+    const address = server.address();
     return typeof address === 'object' && address ? address.port : 0;
   }
 
   /** The newest listener of the daemon gets the announcements, beginning with those that wait. */
   announceTo(call: Announcer): void {
-    if (call.request.service !== 'images') {
-      throw new InfraletError('NOT_FOUND', `there is no service ${JSON.stringify(call.request.service.slice(0, 64))}`);
+    const { service } = call.request;
+    const full = !this.#announcers.has(service) && this.#announcers.size >= LIMITS.incomingServices;
+    if (!SERVICE.test(service) || full) {
+      throw new InfraletError('NOT_FOUND', `there is no service ${JSON.stringify(service.slice(0, 64))}`);
     }
-    this.#announcer?.end();
-    this.#announcer = call;
+    this.#announcers.get(service)?.end();
+    this.#announcers.set(service, call);
     const leave = (): void => {
-      if (this.#announcer === call) this.#announcer = undefined;
+      if (this.#announcers.get(service) === call) this.#announcers.delete(service);
     };
     call.on('cancelled', leave);
     call.on('close', leave);
     call.on('error', leave);
-    for (const id of this.#pending.keys()) call.write({ id });
+    for (const [id, pending] of this.#pending) if (pending.service === service) call.write({ id });
   }
 
   /** The connection of that number, paused; each can be taken once. */
@@ -68,7 +75,7 @@ export class IncomingQueue implements Disposable {
     return pending.socket;
   }
 
-  #accept(socket: Socket): void {
+  #accept(service: string, socket: Socket): void {
     if (this.#pending.size >= LIMITS.incomingPending) {
       this.#log.warn('a connection to the node is refused: too many wait', { limit: LIMITS.incomingPending });
       socket.destroy();
@@ -81,10 +88,10 @@ export class IncomingQueue implements Disposable {
       socket.destroy();
       this.#log.warn('a connection to the node was not taken in time', { waitedMs: LIMITS.incomingWaitMs });
     }, LIMITS.incomingWaitMs);
-    this.#pending.set(id, { socket, timer });
+    this.#pending.set(id, { service, socket, timer });
     socket.once('error', () => socket.destroy());
     socket.once('close', () => this.#forget(id));
-    this.#announcer?.write({ id });
+    this.#announcers.get(service)?.write({ id });
   }
 
   #forget(id: string): void {
@@ -93,7 +100,7 @@ export class IncomingQueue implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#server.close();
+    for (const server of this.#servers) server.close();
     for (const { socket } of this.#pending.values()) socket.destroy();
   }
 }

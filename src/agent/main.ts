@@ -19,6 +19,7 @@ import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
 import { Sampler } from './sampler.ts';
 import { createServer } from './server.ts';
+import { Shares } from './shares.ts';
 import { shutDown } from './shutdown.ts';
 import { Phases } from './status.ts';
 import { becomeClone } from './template.ts';
@@ -49,6 +50,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   const identity = new Identity(userData, options.stateDir);
   const containerd = connectContainerd(options.containerdSocket, userData.maxMessage);
   const incoming = new IncomingQueue(log);
+  const shares = new Shares(options, incoming);
   let listener: Listener | undefined;
   const server = createServer(
     {
@@ -63,6 +65,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       sampler: new Sampler(options),
       tunnels: new Tunnels(options.streaming, incoming),
       incoming,
+      shares,
       phases,
       onCredentials: (credentials) => listener?.use(credentials),
       signal: ending.signal,
@@ -79,7 +82,8 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
     refusals,
     onConnection: (socket) => injector.injectConnection(socket),
   });
-  const imagesPort = await incoming.listen(options.images.host, options.images.port);
+  const imagesPort = await incoming.listen('images', options.images.host, options.images.port);
+  await shares.resume();
   phases.mark('listening');
   log.info('listening', {
     port: door.port,

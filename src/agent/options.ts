@@ -26,6 +26,8 @@ export const LIMITS = {
   /** Connections of the guest that wait for their tunnel, and for how long. */
   incomingPending: 64,
   incomingWaitMs: 30_000,
+  /** Services that the daemon listens to: images, and a share for each directory of the node that the pod mounts. */
+  incomingServices: 128,
   /** Events kept for a watcher that does not read; beyond it gets a Resync instead. */
   watchBacklog: 1000,
   heartbeatMinMs: 100,
@@ -56,6 +58,8 @@ export const LIMITS = {
   clockToleranceMs: 20,
   /** Any program that the agent runs: date, sync, poweroff. */
   commandMs: 10_000,
+  /** Mounting a share: the server answers over the tunnel, and the modules are loaded first. */
+  mountMs: 60_000,
 } as const;
 
 export interface AgentOptions {
@@ -82,12 +86,14 @@ export interface AgentOptions {
   /** containerd's bundles of the pod's containers. */
   readonly bundlesDir: string;
   readonly procDir: string;
+  readonly mountInfoFile: string;
   /** Takes the machine's id, a new one for every machine. */
   readonly machineIdFile: string;
   /** Sets clock and randomness (agent/refresh.ts); empty: `dateCommand` and `entropyFile` do what they can. */
   readonly refreshCommand: string;
   /** Programs, found in PATH unless absolute. */
   readonly dateCommand: string;
+  readonly mountCommand: string;
   readonly powerOffCommand: string;
 }
 
@@ -136,9 +142,11 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     cgroupDir: at('/sys/fs/cgroup'),
     bundlesDir: at('/run/containerd/io.containerd.runtime.v2.task/k8s.io'),
     procDir: at('/proc'),
+    mountInfoFile: at('/proc/self/mountinfo'),
     machineIdFile: at('/run/machine-id'),
     refreshCommand: moved || values.date !== undefined ? '' : '/usr/lib/infralet/refresh',
     dateCommand: values.date ?? (moved ? 'true' : 'date'),
+    mountCommand: moved ? 'true' : 'mount',
     powerOffCommand: values['power-off'] ?? (moved ? 'true' : 'poweroff'),
   };
 }

@@ -1,14 +1,16 @@
 /** `PutFiles` and `RemoveFiles`: messages to tree entries, every number checked. */
+import { join } from 'node:path';
 import type { ServerReadableStream } from '@grpc/grpc-js';
-import { InfraletError } from '../base/errors.ts';
+import { hasErrno, InfraletError } from '../base/errors.ts';
 import type { FileChunk__Output } from '../gen/infralet/agent/v1/FileChunk.ts';
 import type { FileEntry__Output } from '../gen/infralet/agent/v1/FileEntry.ts';
 import type { PutFilesResponse } from '../gen/infralet/agent/v1/PutFilesResponse.ts';
+import type { PutTarget__Output } from '../gen/infralet/agent/v1/PutTarget.ts';
 import type { RemoveFilesRequest__Output } from '../gen/infralet/agent/v1/RemoveFilesRequest.ts';
 import { components, Directory } from './directory.ts';
 import { notePassed } from './memory.ts';
 import { type AgentOptions, LIMITS, type RootName } from './options.ts';
-import { type TreeEntry, TreeWriter } from './tree.ts';
+import { type Manner, type TreeEntry, TreeWriter } from './tree.ts';
 
 export type Roots = AgentOptions['roots'];
 
@@ -22,11 +24,11 @@ export async function putFiles(
     for await (const chunk of call as AsyncIterable<FileChunk__Output>) {
       if (chunk.target) {
         if (writer) throw new InfraletError('INVALID_ARGUMENT', 'there can be one target only');
-        writer = new TreeWriter({
-          root: rootPath(roots, chunk.target.root),
-          path: chunk.target.path,
-          replace: chunk.target.replace,
-        });
+        const { path, replace, sync, keep, current } = chunk.target;
+        const root = rootPath(roots, chunk.target.root);
+        const manner = mannerOf({ replace, sync, keep });
+        if (sync && current !== '' && isCurrent(root, chunk.target)) return join(root, path);
+        writer = new TreeWriter({ root, path, manner });
       } else if (!writer) {
         throw new InfraletError('INVALID_ARGUMENT', 'the first message must be the target');
       } else if (chunk.entry) {
@@ -42,6 +44,23 @@ export async function putFiles(
     throw new InfraletError('CANCELLED', 'the stream ended before the tree was complete');
   } finally {
     writer?.[Symbol.dispose]();
+  }
+}
+
+function mannerOf(flags: Readonly<Record<Exclude<Manner, 'add'>, boolean>>): Manner {
+  const chosen = (['replace', 'sync', 'keep'] as const).filter((each) => flags[each]);
+  if (chosen.length > 1) throw new InfraletError('INVALID_ARGUMENT', `${chosen.join(' and ')} exclude each other`);
+  return chosen[0] ?? 'add';
+}
+
+/** Whether a `sync` was brought to its end: the link tells the version, the directory's time is set last. */
+function isCurrent(root: string, { path, current, currentMtimeMs }: PutTarget__Output): boolean {
+  try {
+    using directory = Directory.walk(root, components(path), false);
+    return directory.readlink(DATA_LINK) === current && Math.round(directory.mtimeMs) === Number(currentMtimeMs);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'EINVAL')) return false;
+    throw error;
   }
 }
 
@@ -72,6 +91,7 @@ export function rootPath(roots: Roots, root: string): string {
   return path;
 }
 
+const DATA_LINK = '..data';
 const KINDS = { FILE: 'file', DIRECTORY: 'directory', SYMLINK: 'symlink' } as const;
 /** 2^32 - 1 means "leave it" to chown(2). */
 const MAX_ID = 0xffff_fffe;

@@ -24,6 +24,7 @@ import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
 import { Sampler } from './sampler.ts';
 import { createServer } from './server.ts';
+import { Shares } from './shares.ts';
 import type { Phases } from './status.ts';
 import { Tunnels } from './tunnel.ts';
 
@@ -62,6 +63,7 @@ export async function rehearse(parts: {
       sampler: new Sampler(options),
       tunnels: new Tunnels(options.streaming, incoming),
       incoming,
+      shares: new Shares(options, incoming),
       onCredentials: () => undefined,
       signal: ending.signal,
     },

@@ -13,12 +13,14 @@ import type { IncomingQueue } from './incoming.ts';
 import type { Lease } from './lease.ts';
 import type { RefusalLog } from './log.ts';
 import { notePassed } from './memory.ts';
+import { mountVolume } from './mount.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
 import { takeSandbox } from './pod-sandbox.ts';
 import { putFiles, removeFiles, rootPath } from './put-files.ts';
 import { readFile } from './read-file.ts';
 import type { Relay } from './relay.ts';
 import type { Sampler } from './sampler.ts';
+import type { Shares } from './shares.ts';
 import { shutDown } from './shutdown.ts';
 import { type Phases, status } from './status.ts';
 import type { Tunnels } from './tunnel.ts';
@@ -36,6 +38,7 @@ export interface AgentParts {
   readonly sampler: Sampler;
   readonly tunnels: Tunnels;
   readonly incoming: IncomingQueue;
+  readonly shares: Shares;
   readonly phases: Phases;
   /** A certificate was installed: handshakes from now on show it. */
   readonly onCredentials: (credentials: Credentials) => void;
@@ -127,6 +130,7 @@ function handlers(parts: AgentParts): AgentHandlers {
         (error: unknown) => callback(toStatus(error)),
       );
     },
+    Mount: unary('Mount', (request) => mountVolume(request, options, parts.shares)),
     RemoveFiles: unary('RemoveFiles', (request) => {
       removeFiles(request, options.roots);
       return {};

@@ -1,7 +1,18 @@
 /** Writes one tree below a root, entry by entry, in the order in which the daemon sends them. */
 
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, fchmodSync, fchownSync, futimesSync, lchownSync, lutimesSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  ftruncateSync,
+  futimesSync,
+  lchownSync,
+  lutimesSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import { components, Directory } from './directory.ts';
@@ -11,8 +22,14 @@ export interface TreeTarget {
   /** Absolute path of the root. */
   readonly root: string;
   readonly path: string;
-  readonly replace: boolean;
+  readonly manner: Manner;
 }
+
+/**
+ * replace: the tree is built beside and exchanged with the old one. add: entries are put into what exists. sync: as add,
+ * and what the tree does not have goes. keep: only what is missing is made.
+ */
+export type Manner = 'replace' | 'add' | 'sync' | 'keep';
 
 export interface TreeEntry {
   readonly path: string;
@@ -42,7 +59,8 @@ function temporaryName(): string {
 /**
  * With `replace` the tree is built under a temporary name beside the target, then exchanged by renames; a reader finds
  * the old tree or the new one (for directories there is an instant with neither, since rename(2) cannot exchange).
- * Without it, entries are put into what exists: files and symlinks each by one rename over the old one.
+ * Without it, entries are put into what exists: files and symlinks each by one rename over the old one. With `sync`, what
+ * the tree does not have is removed at the end, and a target that is one file is overwritten: containers have it mounted.
  */
 export class TreeWriter implements Disposable {
   readonly #target: TreeTarget;
@@ -52,6 +70,8 @@ export class TreeWriter implements Disposable {
   /** Where entries go: the target's own name, or a temporary one. */
   readonly #built: string;
   readonly #directories: { readonly parts: readonly string[]; readonly mtimeMs: number }[] = [];
+  /** With `sync`: names in each directory of the tree. */
+  readonly #names = new Map<string, Set<string>>();
   #file: OpenFile | undefined;
   #entries = 0;
   #bytes = 0;
@@ -62,7 +82,7 @@ export class TreeWriter implements Disposable {
     if (name === undefined) throw new InfraletError('INVALID_ARGUMENT', 'the target must be below the root');
     this.#target = target;
     this.#name = name;
-    this.#built = target.replace ? temporaryName() : name;
+    this.#built = target.manner === 'replace' ? temporaryName() : name;
     this.#parent = Directory.walk(target.root, parts.slice(0, -1), true);
   }
 
@@ -71,11 +91,12 @@ export class TreeWriter implements Disposable {
     this.#count(entry);
     const parts = components(entry.path);
     const name = parts.at(-1) ?? this.#built;
+    this.#noteName(parts, entry);
     const directory = parts.length === 0 ? this.#sameParent() : this.#enter(parts.slice(0, -1));
     let kept = false;
     try {
       if (entry.kind === 'directory') this.#directory(directory, name, parts, entry);
-      else if (entry.kind === 'symlink') symlink(directory, name, entry);
+      else if (entry.kind === 'symlink') this.#symlink(directory, name, entry);
       else {
         const temporary = temporaryName();
         const fd = directory.open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
@@ -101,12 +122,13 @@ export class TreeWriter implements Disposable {
   /** Puts the tree in its place; returns the target's absolute path. */
   commit(): string {
     this.#finishFile();
+    this.#prune();
     // Children have changed the directories' times: set them last, the innermost first.
     for (const { parts, mtimeMs } of this.#directories.reverse()) {
       using directory = this.#enter(parts);
       futimesSync(directory.fd, mtimeMs / 1000, mtimeMs / 1000);
     }
-    if (this.#target.replace) this.#exchange();
+    if (this.#target.manner === 'replace') this.#exchange();
     return join(this.#target.root, this.#target.path);
   }
 
@@ -129,6 +151,7 @@ export class TreeWriter implements Disposable {
   }
 
   #directory(directory: Directory, name: string, parts: readonly string[], entry: TreeEntry): void {
+    if (this.#target.manner === 'keep' && directory.stat(name)) return;
     try {
       directory.mkdir(name);
     } catch (error) {
@@ -174,13 +197,44 @@ export class TreeWriter implements Disposable {
       fchownSync(file.fd, file.entry.uid, file.entry.gid);
       fchmodSync(file.fd, file.entry.mode);
       futimesSync(file.fd, file.entry.mtimeMs / 1000, file.entry.mtimeMs / 1000);
-      file.directory.rename(file.temporary, file.name);
+      this.#place(file);
     } catch (error) {
       file.directory.remove(file.temporary);
       throw error;
     } finally {
       closeSync(file.fd);
       file.directory[Symbol.dispose]();
+    }
+  }
+
+  #place({ entry, directory, temporary, name }: OpenFile): void {
+    const { manner } = this.#target;
+    const stays = manner === 'keep' || (manner === 'sync' && entry.path === '');
+    const old = stays ? directory.stat(name) : undefined;
+    if (!old) {
+      directory.rename(temporary, name);
+      return;
+    }
+    if (manner === 'sync') overwrite(directory, temporary, name, entry);
+    directory.remove(temporary);
+  }
+
+  #symlink(directory: Directory, name: string, entry: TreeEntry): void {
+    if (this.#target.manner !== 'keep' || !directory.stat(name)) symlink(directory, name, entry);
+  }
+
+  #noteName(parts: readonly string[], entry: TreeEntry): void {
+    if (this.#target.manner !== 'sync') return;
+    if (entry.kind === 'directory' && !this.#names.has(entry.path)) this.#names.set(entry.path, new Set());
+    const name = parts.at(-1);
+    if (name !== undefined) this.#names.get(parts.slice(0, -1).join('/'))?.add(name);
+  }
+
+  /** Removes what the tree does not have; also what an agent that was killed left of its own. */
+  #prune(): void {
+    for (const [path, names] of this.#names) {
+      using directory = this.#enter(components(path));
+      for (const name of directory.names()) if (!names.has(name)) directory.remove(name);
     }
   }
 
@@ -204,7 +258,7 @@ export class TreeWriter implements Disposable {
       file.directory.remove(file.temporary);
       file.directory[Symbol.dispose]();
     }
-    if (this.#target.replace) this.#parent.remove(this.#built);
+    if (this.#target.manner === 'replace') this.#parent.remove(this.#built);
     this.#parent[Symbol.dispose]();
   }
 }
@@ -220,5 +274,29 @@ function symlink(directory: Directory, name: string, entry: TreeEntry): void {
   } catch (error) {
     directory.remove(temporary);
     throw error;
+  }
+}
+
+/** New content for an inode that stays: readers may see it grow, as they would on the node. */
+function overwrite(directory: Directory, from: string, to: string, entry: TreeEntry): void {
+  const source = directory.open(from, constants.O_RDONLY);
+  try {
+    const target = directory.open(to, constants.O_WRONLY);
+    try {
+      const buffer = Buffer.allocUnsafe(Math.min(entry.size, 1024 * 1024));
+      let at = 0;
+      for (let got = 1; got > 0; at += got) {
+        got = readSync(source, buffer, 0, buffer.length, at);
+        for (let done = 0; done < got; ) done += writeSync(target, buffer, done, got - done, at + done);
+      }
+      ftruncateSync(target, at);
+      fchownSync(target, entry.uid, entry.gid);
+      fchmodSync(target, entry.mode);
+      futimesSync(target, entry.mtimeMs / 1000, entry.mtimeMs / 1000);
+    } finally {
+      closeSync(target);
+    }
+  } finally {
+    closeSync(source);
   }
 }

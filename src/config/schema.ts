@@ -151,11 +151,23 @@ const events = z.strictObject({
 
 const policy = z.strictObject({
   hostPath: z
-    .enum(['deny', 'copy'])
+    .enum(['deny', 'copy', 'share'])
     .default('copy')
-    .describe('hostPath volumes: refused, or copied into the machine when the container is created (not live).'),
+    .describe(
+      'hostPath volumes: refused; copied into the machine when the container is created (not live); or shared with it as ' +
+        'they are, so that both sides see what the other writes.',
+    ),
   maxCopyBytes: bytes('1Gi').describe('Largest mount that is copied into a machine.'),
   maxCopyFiles: z.int().min(1).default(100_000).describe('Most files in one copied mount.'),
+});
+
+const volume = z.strictObject({
+  debounce: duration('50ms').describe('After the first sign of a change: an update of the kubelet is several steps.'),
+  poll: duration('1s').describe(
+    'Between two looks at volumes that the kernel has no watch for (inotify limits): updates must arrive within 2 s.',
+  ),
+  recheck: duration('60s').describe('Between two looks at every volume, should a watch have told nothing.'),
+  retry: duration('2s').describe('After a change that could not be brought into a machine.'),
 });
 
 const log = z.strictObject({
@@ -187,6 +199,7 @@ export const configSchema = z.strictObject({
   stats: stats.prefault({}).describe('CPU, memory, disk and network figures of pods.'),
   events: events.prefault({}).describe('The stream of container events.'),
   policy: policy.prefault({}).describe('What pods may ask for.'),
+  volume: volume.prefault({}).describe('Volumes that follow their objects: ConfigMaps, Secrets, tokens.'),
   log: log.prefault({}).describe('What the daemon writes to standard error.'),
 });
 

@@ -109,6 +109,12 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     // What is known is noted before the guest is asked: a container made meanwhile is not in the answer and not lost.
     const known = this.#store.ofSandbox(sandboxId).filter(({ record }) => !this.#creating.has(record.id));
     const { containers } = await channel.cri('ListContainers', {}, options);
+    await this.#deps.mounts.resume(
+      sandboxId,
+      known.filter(({ record }) => record.guestId !== '').flatMap(({ config }) => config.mounts),
+      channel,
+      signal,
+    );
     const inGuest = new Set(containers.map((container) => container.id));
     for (const { record } of known) {
       if (record.guestId === '') {

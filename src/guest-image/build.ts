@@ -18,11 +18,12 @@ import {
   type ImageFile,
   MANIFEST_FILE,
   readGuestManifest,
+  SHARE_DIRECTORY,
 } from './manifest.ts';
 import { unpackPackages } from './packages.ts';
 import { makePauseImage } from './pause.ts';
 import { publish, staging } from './publish.ts';
-import { assembleRoot, makeErofs } from './rootfs.ts';
+import { assembleRoot, installPrograms, makeErofs } from './rootfs.ts';
 import { makeScratch, preloadContainerd } from './scratch.ts';
 import { writeSparse } from './sparse.ts';
 
@@ -119,6 +120,7 @@ async function make(inputs: Inputs, context: Context): Promise<Omit<GuestManifes
   await makeRoot(inputs, kernel, { ...context, packages, image, imageDigest, uuid });
   log('scratch disk with the pause image');
   await makeScratchDisk(inputs, { ...context, packages, image, uuid });
+  await installPrograms(recipe.share, packages, join(image, SHARE_DIRECTORY));
   log('digests');
   const entries = await Promise.all(
     FILE_ROLES.map(async (role) => [role, await describe(image, NAMES[role], signal)] as const),

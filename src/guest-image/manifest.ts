@@ -6,6 +6,9 @@ import { errorMessage, hasErrno, InfraletError } from '../base/errors.ts';
 
 export const MANIFEST_FILE = 'manifest.json';
 
+/** Beside the image's files: root of the node's file server for live shares, of the same packages. */
+export const SHARE_DIRECTORY = 'share';
+
 /** Raised when a reader of the former version could misunderstand a manifest. */
 const FORMAT = 1;
 

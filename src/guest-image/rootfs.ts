@@ -9,7 +9,7 @@ import type { Module } from './kernel.ts';
 import type { Recipe } from './recipe.ts';
 import { refreshProgram } from './refresh-program.ts';
 
-const LIBRARY_DIRS = ['usr/lib/x86_64-linux-gnu', 'usr/lib', 'usr/lib64'];
+const LIBRARY_DIRS = ['usr/lib/x86_64-linux-gnu', 'usr/lib', 'usr/lib64', 'usr/lib/ganesha'];
 
 const DIRECTORIES = ['dev', 'proc', 'sys', 'run', 'tmp', 'scratch', 'root', 'etc/cni', 'usr/lib/infralet', 'var/lib'];
 
@@ -58,7 +58,7 @@ export async function assembleRoot(options: {
   for (const [path, to] of Object.entries(LINKS)) await symlink(to, join(target, path));
   await chmod(join(target, 'root'), 0o700);
   await chmod(join(target, 'tmp'), 0o1777);
-  await installPrograms(recipe, packages, options.node, target);
+  await installPrograms(recipe.files, packages, target, [{ from: options.node, to: 'usr/bin/node' }]);
   await linkApplets(target, options.signal);
   await writeFile(join(target, 'usr/lib/infralet/agent.cjs'), options.agent);
   await writeFile(join(target, 'usr/lib/infralet/node-flags'), `${AGENT_NODE_FLAGS.join(' ')}\n`);
@@ -78,13 +78,24 @@ async function linkApplets(target: string, signal: AbortSignal): Promise<void> {
   for (const applet of APPLETS) await symlink('busybox', join(target, 'usr/bin', applet));
 }
 
-async function installPrograms(recipe: Recipe, packages: string, node: string, target: string): Promise<void> {
-  const queue: { from: string; to: string }[] = recipe.files.map((path) => ({
+interface Program {
+  readonly from: string;
+  readonly to: string;
+}
+
+/** Copies programs with the libraries and the loader that they need. */
+export async function installPrograms(
+  files: readonly string[],
+  packages: string,
+  target: string,
+  others: readonly Program[] = [],
+): Promise<void> {
+  const queue: Program[] = files.map((path) => ({
     from: join(packages, path),
     // usr/sbin is a link to usr/bin.
     to: path.replace(/^usr\/sbin\//, 'usr/bin/'),
   }));
-  queue.push({ from: node, to: 'usr/bin/node' });
+  queue.push(...others);
   const done = new Set<string>();
   for (let next = queue.shift(); next; next = queue.shift()) {
     if (done.has(next.to)) continue;

@@ -25,6 +25,41 @@ export type GuestFile = {
   | { readonly kind: 'symlink'; readonly link: string }
 );
 
+/** Where a tree of files goes and what becomes of what is there; see agent.proto. */
+export interface PutTarget {
+  readonly root: GuestRoot;
+  readonly path: string;
+  readonly replace: boolean;
+  /** The target's inode stays and its content becomes the tree's. */
+  readonly sync?: boolean;
+  /** With sync: nothing is done when the target has this `..data` link and this time already. */
+  readonly current?: string;
+  readonly currentMtimeMs?: number;
+  /** What exists stays as it is. */
+  readonly keep?: boolean;
+}
+
+/** A file system of its own on a directory in the machine. */
+export type GuestMount = {
+  readonly root: GuestRoot;
+  /** One component. */
+  readonly path: string;
+} & (
+  | { readonly memory: VolumeOwner & { readonly size: number } }
+  | { readonly hugePages: VolumeOwner & { readonly pageSize: number } }
+  /** A directory of the node; its connections come as those of the service `share/` and the path. */
+  | { readonly share: { readonly export: string; readonly readonly: boolean } }
+);
+
+interface VolumeOwner {
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** What programs of the machine connect to: the image service, and the directories that the node shares. */
+export type IncomingService = 'images' | `share/${string}`;
+
 export interface FileBytes {
   readonly offset: number;
   readonly data: Buffer;
@@ -69,13 +104,11 @@ export interface AgentChannel extends AsyncDisposable {
   /** A byte stream to containerd's streaming server; resolves when the other end is connected. Half-close works. */
   openStreaming(signal: AbortSignal): Promise<Duplex>;
   /** Serves connections that the guest opens towards `service`, until the signal fires. */
-  serveIncoming(service: 'images', onConnection: (socket: Duplex) => void, signal: AbortSignal): Promise<void>;
+  serveIncoming(service: IncomingService, onConnection: (socket: Duplex) => void, signal: AbortSignal): Promise<void>;
   /** Writes a tree; resolves with its absolute path inside the machine. */
-  putFiles(
-    target: { readonly root: GuestRoot; readonly path: string; readonly replace: boolean },
-    files: AsyncIterable<GuestFile>,
-    options: CallOptions,
-  ): Promise<string>;
+  putFiles(target: PutTarget, files: AsyncIterable<GuestFile>, options: CallOptions): Promise<string>;
+  /** Idempotent; resolves with the absolute path inside the machine. */
+  mount(mount: GuestMount, options: CallOptions): Promise<string>;
   removeFiles(root: GuestRoot, paths: readonly string[], options: CallOptions): Promise<void>;
   readFile(
     root: GuestRoot,

@@ -18,9 +18,12 @@ import type {
   FileBytes,
   GuestEvent,
   GuestFile,
+  GuestMount,
   GuestPod,
   GuestRoot,
+  IncomingService,
   PodLimits,
+  PutTarget,
   Sampling,
 } from './channel.ts';
 import type { AgentCredentials } from './credentials.ts';
@@ -117,7 +120,11 @@ export class GrpcAgentChannel implements AgentChannel {
     return await openTunnel(this.#client.Tunnel(), { streaming: {} }, both(signal, this.#stop.signal));
   }
 
-  async serveIncoming(service: 'images', onConnection: (socket: Duplex) => void, signal: AbortSignal): Promise<void> {
+  async serveIncoming(
+    service: IncomingService,
+    onConnection: (socket: Duplex) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     const stop = both(signal, this.#stop.signal);
     let opening = 0;
     for (let failures = 0; !stop.aborted; ) {
@@ -144,12 +151,15 @@ export class GrpcAgentChannel implements AgentChannel {
     if (!signal.aborted) throw closed();
   }
 
-  async putFiles(
-    target: { readonly root: GuestRoot; readonly path: string; readonly replace: boolean },
-    files: AsyncIterable<GuestFile>,
-    options: CallOptions,
-  ): Promise<string> {
+  async putFiles(target: PutTarget, files: AsyncIterable<GuestFile>, options: CallOptions): Promise<string> {
     return await putFiles(this.#client, target, files, this.#linked(options));
+  }
+
+  async mount(mount: GuestMount, options: CallOptions): Promise<string> {
+    const reply = await this.#unary<{ path: string }>('Mount', options, (grpc, done) =>
+      this.#client.Mount(mount, grpc, done),
+    );
+    return reply.path;
   }
 
   async removeFiles(root: GuestRoot, paths: readonly string[], options: CallOptions): Promise<void> {

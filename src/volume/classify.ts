@@ -5,7 +5,9 @@ export type MountKind =
   | 'emptyDir'
   /** ConfigMap, Secret, projected, downward API: read, replaced by the kubelet when the object changes. */
   | 'api'
-  /** A single file the kubelet made for one container: /etc/hosts, the termination message. */
+  /** The pod's /etc/hosts, which the kubelet keeps. */
+  | 'hosts'
+  /** A single file the kubelet made for one container: the termination message. */
   | 'kubeletFile'
   /** A directory or file of a volume (subPath), which the kubelet has mounted by itself. */
   | 'subPath'
@@ -15,21 +17,30 @@ export type MountKind =
   | 'hostPath';
 
 const API_PLUGINS: ReadonlySet<string> = new Set(['configmap', 'secret', 'projected', 'downward-api']);
+/** Plugins of others have their vendor's name: `example.com~disk`. */
+const VOLUME = /\/pods\/[^/]+\/volumes\/([^/~]+~[^/]+)\/[^/]+(\/.+)?$/;
+const OWN = 'kubernetes.io~';
+const SUBPATH = /^(.*\/pods\/[^/]+)\/volume-subpaths\/([^/]+)\//;
 
 export function classifyMount(hostPath: string): MountKind {
-  const volume = /\/pods\/[^/]+\/volumes\/kubernetes\.io~([^/]+)\//.exec(`${hostPath}/`)?.[1];
-  if (volume === 'empty-dir') return 'emptyDir';
-  if (volume !== undefined && API_PLUGINS.has(volume)) return 'api';
+  const [, plugin, below] = VOLUME.exec(hostPath.replace(/\/+$/, '')) ?? [];
+  const volume = plugin?.startsWith(OWN) ? plugin.slice(OWN.length) : plugin;
+  // Only the volume itself is exchanged by the kubelet or made by it; what lies below is a part of it.
+  if (volume === 'empty-dir') return below === undefined ? 'emptyDir' : 'subPath';
+  if (volume !== undefined && API_PLUGINS.has(volume)) return below === undefined ? 'api' : 'subPath';
   if (volume !== undefined) return 'plugin';
   if (SUBPATH.test(hostPath)) return 'subPath';
-  if (/\/pods\/[^/]+\/(etc-hosts$|containers\/)/.test(hostPath)) return 'kubeletFile';
+  if (/\/pods\/[^/]+\/etc-hosts$/.test(hostPath)) return 'hosts';
+  if (/\/pods\/[^/]+\/containers\//.test(hostPath)) return 'kubeletFile';
   return 'hostPath';
 }
 
-const SUBPATH = /^(.*\/pods\/[^/]+)\/volume-subpaths\/([^/]+)\//;
-
-/** Where the emptyDir would be whose subPath this is. */
-export function emptyDirOfSubPath(hostPath: string): string | undefined {
+/** Where the volume of a subPath may lie: its plugin is not in the subPath's own name. */
+export function volumeOfSubPath(
+  hostPath: string,
+): { readonly volumes: string; readonly name: string; readonly plugin?: string } | undefined {
+  const [, below, plugin, name] = /^(.*\/pods\/[^/]+\/volumes)\/([^/]+)\/([^/]+)\/./.exec(hostPath) ?? [];
+  if (below !== undefined && plugin !== undefined && name !== undefined) return { volumes: below, name, plugin };
   const [, pod, volume] = SUBPATH.exec(hostPath) ?? [];
-  return pod === undefined ? undefined : `${pod}/volumes/kubernetes.io~empty-dir/${volume}`;
+  return pod === undefined || volume === undefined ? undefined : { volumes: `${pod}/volumes`, name: volume };
 }

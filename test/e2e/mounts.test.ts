@@ -96,10 +96,19 @@ test('a source that does not exist is made; what cannot be honoured is refused w
   const app = await pod.start('sleep 1000', { mounts: [{ containerPath: '/made', hostPath: missing }] });
   expect((await stat(missing)).isDirectory()).toBe(true);
   expect(await app.sh('ls -A /made')).toBe('');
-  const plugin = join(pods, 'volumes', 'kubernetes.io~csi', 'pvc', 'mount');
-  await mkdir(plugin, { recursive: true });
-  await expect(pod.create('true', { mounts: [{ containerPath: '/pv', hostPath: plugin }] })).rejects.toMatchObject({
-    details: expect.stringMatching(/mount at \/pv: .*read-only/s),
+  const both = { containerPath: '/both', hostPath: missing, propagation: 'PROPAGATION_BIDIRECTIONAL' as const };
+  await expect(pod.create('true', { mounts: [both] })).rejects.toMatchObject({
+    details: expect.stringMatching(/mount at \/both: Bidirectional/),
+  });
+  const later = { ...both, containerPath: '/later', propagation: 'PROPAGATION_HOST_TO_CONTAINER' as const };
+  await expect(pod.create('true', { mounts: [later] })).rejects.toMatchObject({
+    details: expect.stringMatching(/mount at \/later: .*copied.*policy\.hostPath: share/s),
+  });
+  const volume = join(pods, 'volumes', 'kubernetes.io~csi', 'block', 'file');
+  await mkdir(join(volume, '..'), { recursive: true });
+  await writeFile(volume, '');
+  await expect(pod.create('true', { mounts: [{ containerPath: '/pv', hostPath: volume }] })).rejects.toMatchObject({
+    details: expect.stringMatching(/mount at \/pv: .*no directory/s),
   });
 });
 

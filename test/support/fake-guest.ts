@@ -213,6 +213,10 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     return `/guest/${target.path}`;
   }
 
+  async mount({ path }: { readonly path: string }): Promise<string> {
+    return `/guest/${path}`;
+  }
+
   async removeFiles(): Promise<void> {}
 
   async *readFile(): AsyncGenerator<never> {}

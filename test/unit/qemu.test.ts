@@ -11,7 +11,6 @@ import { parseConfig } from '../../providers/qemu/config.ts';
 import { consoleText, ringSize } from '../../providers/qemu/console.ts';
 import { classify } from '../../providers/qemu/errors.ts';
 import { checkRequest } from '../../providers/qemu/launch.ts';
-import { identify, isAlive } from '../../providers/qemu/process-identity.ts';
 import { Qmp, type QmpEvent } from '../../providers/qemu/qmp.ts';
 import {
   isMachineId,
@@ -27,6 +26,7 @@ import { tinyInitramfs } from '../../providers/qemu/tiny-guest.ts';
 import { bestFrequency } from '../../providers/qemu/tsc.ts';
 import { InfraletError } from '../../src/base/errors.ts';
 import { parseInstanceId } from '../../src/base/ids.ts';
+import { identify, isAlive } from '../../src/base/process-identity.ts';
 import { loadProvider } from '../../src/cloud/loader.ts';
 
 const config = parseConfig({});

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { InfraletError } from '../../../src/base/errors.ts';
 import { newContainerId, newSandboxId } from '../../../src/base/ids.ts';
 import { systemClock, until } from '../../../src/base/time.ts';
+import { configSchema } from '../../../src/config/schema.ts';
 import { GuestImages } from '../../../src/container/images.ts';
 import { ContainerObserver } from '../../../src/container/observer.ts';
 import { changeFromGuest } from '../../../src/container/status.ts';
@@ -69,7 +70,13 @@ function observed(
     sandboxes,
     sessions: { get: () => channel } as never,
     guestImages: new GuestImages({} as never),
-    mounts: new MountCarrier({ policy: {} as never, log: nullLogger }),
+    mounts: new MountCarrier({
+      ...configSchema.parse({}),
+      shares: { directory, programs: directory },
+      channelOf: () => undefined,
+      clock: systemClock,
+      log: nullLogger,
+    }),
     clock: systemClock,
     log: nullLogger,
   });

@@ -38,7 +38,11 @@ const entry = fc.record({
   link: linkTarget.filter((text) => text !== '' && !text.includes('\0')),
 });
 const operation = fc.oneof(
-  fc.record({ put: hostilePath, replace: fc.boolean(), entries: fc.array(entry, { maxLength: 5 }) }),
+  fc.record({
+    put: hostilePath,
+    manner: fc.constantFrom('replace' as const, 'add' as const, 'sync' as const, 'keep' as const),
+    entries: fc.array(entry, { maxLength: 5 }),
+  }),
   fc.record({ remove: hostilePath }),
   // What a container does in its volume meanwhile.
   fc.record({ plant: fc.constantFrom('a', 'b', 'link'), to: linkTarget }),
@@ -71,7 +75,7 @@ test('no sequence of uploads, removals and planted links reaches outside the roo
       for (const step of operations) {
         try {
           if ('put' in step) {
-            using writer = new TreeWriter({ root, path: step.put, replace: step.replace });
+            using writer = new TreeWriter({ root, path: step.put, manner: step.manner });
             for (const { kind, path, link } of step.entries) {
               const size = kind === 'file' ? 4 : 0;
               writer.begin({ kind, path, link, size, mode: 0o777, uid: 0, gid: 0, mtimeMs: 0 });
@@ -129,7 +133,7 @@ test('a directory that is exchanged for a link after it was opened is still the 
 
 test('more bytes or fewer than announced, and too many entries, are refused', () => {
   const common = { mode: 0o600, uid: 0, gid: 0, mtimeMs: 0, link: '' };
-  using writer = new TreeWriter({ root: dir, path: 'x', replace: true });
+  using writer = new TreeWriter({ root: dir, path: 'x', manner: 'replace' });
   writer.begin({ ...common, kind: 'file', path: 'f', size: 3 });
   expect(() => writer.data(Buffer.from('four'))).toThrow('more bytes');
   writer.data(Buffer.from('12'));

@@ -3,7 +3,9 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { classifyMount } from '../../../src/volume/classify.ts';
+import { readApiVolume } from '../../../src/volume/api-volume.ts';
+import { classifyMount, volumeOfSubPath } from '../../../src/volume/classify.ts';
+import { mountOf, parseMountTable, pathWithin, sizeOption } from '../../../src/volume/mount-table.ts';
 import { readTree } from '../../../src/volume/tree.ts';
 
 const pod = '/var/lib/kubelet/pods/1b2c';
@@ -15,8 +17,13 @@ test.each([
   [`${pod}/volumes/kubernetes.io~secret/tls`, 'api'],
   [`${pod}/volumes/kubernetes.io~downward-api/info`, 'api'],
   [`${pod}/volumes/kubernetes.io~csi/pvc-1/mount`, 'plugin'],
+  [`${pod}/volumes/example.com~disk/pv`, 'plugin'],
+  [`${pod}/volumes/example.com~disk/pv/deep`, 'plugin'],
   [`${pod}/volume-subpaths/settings/web/0`, 'subPath'],
-  [`${pod}/etc-hosts`, 'kubeletFile'],
+  [`${pod}/volumes/kubernetes.io~configmap/settings/`, 'api'],
+  [`${pod}/volumes/kubernetes.io~configmap/settings/key`, 'subPath'],
+  [`${pod}/volumes/kubernetes.io~empty-dir/cache/deep`, 'subPath'],
+  [`${pod}/etc-hosts`, 'hosts'],
   [`${pod}/containers/web/0a1b2c`, 'kubeletFile'],
   ['/srv/data', 'hostPath'],
   ['/', 'hostPath'],
@@ -24,7 +31,47 @@ test.each([
   expect(classifyMount(path)).toBe(kind);
 });
 
-describe('readTree', () => {
+test.each([
+  [`${pod}/volume-subpaths/cache/web/0`, { volumes: `${pod}/volumes`, name: 'cache' }],
+  [
+    `${pod}/volumes/kubernetes.io~empty-dir/cache/a/b`,
+    { volumes: `${pod}/volumes`, plugin: 'kubernetes.io~empty-dir', name: 'cache' },
+  ],
+  ['/srv/data', undefined],
+])('the volume of %s is %o', (path, expected) => {
+  expect(volumeOfSubPath(path)).toEqual(expected);
+});
+
+describe('the mount table', () => {
+  const table = parseMountTable(
+    [
+      '1 0 254:0 / / rw shared:1 - ext4 /dev/vda rw',
+      `2 1 0:40 / ${pod}/volumes/kubernetes.io~empty-dir/mem rw - tmpfs tmpfs rw,size=65536k,inode64`,
+      `3 1 254:0 ${pod}/volumes/kubernetes.io~empty-dir/cache/a\\040b ${pod}/volume-subpaths/cache/web/0 rw - ext4 /dev/vda rw`,
+      `4 2 0:40 /sub ${pod}/volume-subpaths/mem/web/1 rw - tmpfs tmpfs rw,size=65536k`,
+      '5 1 0:41 / /srv rw - ext4 /dev/vdb rw',
+      '6 1 0:42 / /srv rw - tmpfs tmpfs rw',
+    ].join('\n'),
+  );
+
+  test('the newest and nearest mount counts', () => {
+    expect(mountOf(table, '/srv/x')).toMatchObject({ device: '0:42', type: 'tmpfs' });
+    expect(mountOf(table, '/srvx')).toMatchObject({ type: 'ext4', point: '/' });
+    expect(sizeOption(mountOf(table, `${pod}/volumes/kubernetes.io~empty-dir/mem`)?.options.get('size'))).toBe(2 ** 26);
+  });
+
+  test('a bind mount leads back to where it comes from', () => {
+    const volumes = `${pod}/volumes/kubernetes.io~empty-dir`;
+    const sub = `${pod}/volume-subpaths`;
+    expect(pathWithin(table, `${volumes}/cache`, `${sub}/cache/web/0`)).toBe('a b');
+    expect(pathWithin(table, `${volumes}/mem`, `${sub}/mem/web/1`)).toBe('sub');
+    expect(pathWithin(table, `${volumes}/mem`, `${sub}/cache/web/0`)).toBeUndefined();
+    expect(pathWithin(table, `${volumes}/cach`, `${sub}/cache/web/0`)).toBeUndefined();
+    expect(pathWithin(table, '/srv', '/srv/a/b')).toBe('a/b');
+  });
+});
+
+describe('reading volumes', () => {
   const limits = { maxBytes: 1000, maxFiles: 10 };
   let root: string;
   beforeEach(async () => {
@@ -36,7 +83,7 @@ describe('readTree', () => {
 
   async function read(onSkipped: (path: string, why: string) => void = () => undefined) {
     const entries = [];
-    for await (const file of readTree(root, limits, onSkipped)) {
+    for await (const file of readApiVolume(root, limits, onSkipped)) {
       let text = '';
       if (file.kind === 'file') for await (const chunk of file.content) text += Buffer.from(chunk).toString();
       entries.push({
@@ -50,16 +97,38 @@ describe('readTree', () => {
     return entries;
   }
 
-  test("carries modes, symlinks and contents, parents first and the kubelet's ..data link last", async () => {
+  test("carries modes, symlinks and contents, parents first the names last, which lead through the kubelet's ..data link", async () => {
     await mkdir(join(root, '..2026'), { mode: 0o755 });
     await writeFile(join(root, '..2026', 'key'), 'value');
     await chmod(join(root, '..2026', 'key'), 0o4640);
     await symlink('..2026', join(root, '..data'));
     await symlink('..data/key', join(root, 'key'));
     const entries = await read();
-    expect(entries.map(({ path }) => path)).toEqual(['', '..2026', '..2026/key', 'key', '..data']);
+    expect(entries.map(({ path }) => path)).toEqual(['', '..2026', '..2026/key', '..data', 'key']);
     expect(entries[2]).toMatchObject({ kind: 'file', mode: 0o4640, text: 'value' });
-    expect(entries[4]).toMatchObject({ kind: 'symlink', link: '..2026' });
+    expect(entries[3]).toMatchObject({ kind: 'symlink', link: '..2026' });
+  });
+
+  test('a volume that is exchanged while it is read is no mix: it fails, or the link was not sent', async () => {
+    for (const version of ['..1', '..2']) {
+      await mkdir(join(root, version));
+      await writeFile(join(root, version, 'key'), version);
+    }
+    await symlink('..1', join(root, '..data'));
+    for (const moment of [0, 1, 2, 3]) {
+      await rm(join(root, '..data'));
+      await symlink('..1', join(root, '..data'));
+      const sent: string[] = [];
+      const exchange = async () => {
+        for await (const { path } of readApiVolume(root, limits, () => undefined)) {
+          if (sent.push(path) !== moment + 1) continue;
+          await rm(join(root, '..data'));
+          await symlink('..2', join(root, '..data'));
+        }
+      };
+      await expect(exchange()).rejects.toMatchObject({ code: 'ABORTED' });
+      expect(sent).not.toContain('..2/key');
+    }
   });
 
   test('links are carried as links, never followed out of the tree', async () => {
