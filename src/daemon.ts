@@ -20,6 +20,7 @@ import type { PodNetwork } from './network/pod-network.ts';
 import { startNodeRuntime } from './node-runtime.ts';
 import { openPki } from './pki/authority.ts';
 import { loadCri } from './rpc/load.ts';
+import { explainSize, parseFootprint } from './sandbox/explain.ts';
 import { type NodeFacts, parseResolvConf } from './sandbox/guest-config.ts';
 import { machineShape } from './sandbox/sizing.ts';
 import { Journal } from './state/journal.ts';
@@ -72,6 +73,8 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       pools,
       doctor: (doctor) => provider.doctor(doctor),
       describe,
+      explainSize: async (pod, explain) => await explainSize(parseFootprint(pod), config, provider, explain),
+      orphans: runtime.orphans,
       templates: templateAdmin(config, provider),
       drainMs: config.server.drain,
       log,

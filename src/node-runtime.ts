@@ -65,6 +65,8 @@ export interface NodeRuntime extends AsyncDisposable {
   readonly pool: Pick<Pool, 'view'>;
   /** The same for people, with what each machine uses, JSON-able. */
   readonly pools: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
+  /** What carries the node's name and belongs to no sandbox. */
+  readonly orphans: Pick<Sweeper, 'orphans' | 'remove'>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. */
   readonly describe: (id: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
 }
@@ -170,7 +172,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     clock,
     log,
   });
-  const sandboxes = new SandboxManager({ config, dialer, store: sandboxStore, reconciler, pool, clock, log });
+  const sandboxes = new SandboxManager({ config, provider, dialer, store: sandboxStore, reconciler, pool, clock, log });
   const containers = new ContainerManager({
     store: containerStore,
     sandboxes: sandboxStore,
@@ -222,6 +224,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     pools: (signal) => listPools(provider, pool.view(), signal),
     stats,
     events,
+    orphans: sweeper,
     list: (signal) => listSandboxes(known, signal),
     describe: (id, signal) => describeSandbox(known, id, signal),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),

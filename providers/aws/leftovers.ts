@@ -9,7 +9,8 @@ import {
   ReleaseAddressCommand,
   type Tag,
 } from '@aws-sdk/client-ec2';
-import type { CloudDriver, CloudLeftover } from '../../src/cloud/kit.ts';
+import type { Leftover } from '../../src/cloud/contract.ts';
+import type { CloudDriver } from '../../src/cloud/kit.ts';
 
 export function leftovers(client: EC2Client): NonNullable<CloudDriver['leftovers']> {
   return {
@@ -24,7 +25,7 @@ export function leftovers(client: EC2Client): NonNullable<CloudDriver['leftovers
       ]);
       return [
         ...(volumes.Volumes ?? []).map(
-          ({ VolumeId, Tags, CreateTime }): CloudLeftover => ({
+          ({ VolumeId, Tags, CreateTime }): Leftover => ({
             kind: 'disk',
             id: VolumeId ?? '',
             tags: tagMap(Tags),
@@ -32,7 +33,7 @@ export function leftovers(client: EC2Client): NonNullable<CloudDriver['leftovers
           }),
         ),
         ...(interfaces.NetworkInterfaces ?? []).map(
-          ({ NetworkInterfaceId, TagSet }): CloudLeftover => ({
+          ({ NetworkInterfaceId, TagSet }): Leftover => ({
             kind: 'interface',
             id: NetworkInterfaceId ?? '',
             tags: tagMap(TagSet),
@@ -42,7 +43,7 @@ export function leftovers(client: EC2Client): NonNullable<CloudDriver['leftovers
         ...(addresses.Addresses ?? [])
           .filter(({ AssociationId }) => AssociationId === undefined)
           .map(
-            ({ AllocationId, Tags }): CloudLeftover => ({
+            ({ AllocationId, Tags }): Leftover => ({
               kind: 'address',
               id: AllocationId ?? '',
               tags: tagMap(Tags),

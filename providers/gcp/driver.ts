@@ -1,9 +1,10 @@
 /** Compute Engine behind the driver interface: single calls, the operations that they begin, every error as it came. */
 import { createHash } from 'node:crypto';
 import type { protos } from '@google-cloud/compute';
+import { matchesGlob } from '../../src/base/glob.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
-import { type Check, type InstanceState, TAGS } from '../../src/cloud/contract.ts';
-import type { CloudDriver, CloudLeftover, CloudMachine, LaunchCall, MachineType } from '../../src/cloud/kit.ts';
+import { type Check, type InstanceState, type Leftover, TAGS } from '../../src/cloud/contract.ts';
+import type { CloudDriver, CloudMachine, LaunchCall, MachineType } from '../../src/cloud/kit.ts';
 import { type Clients, closeClients, createClients } from './clients.ts';
 import type { GcpConfig } from './config.ts';
 import { classify, httpError, OperationError } from './errors.ts';
@@ -64,7 +65,7 @@ export function gcpDriver(config: GcpConfig): CloudDriver {
         if (!config.zones.includes(zone)) continue;
         for (const entry of list.machineTypes ?? []) {
           const name = entry.name ?? '';
-          if (!config.machineTypes.some((glob) => matches(glob, name))) continue;
+          if (!config.machineTypes.some((glob) => matchesGlob(glob, name))) continue;
           const type = found.get(name) ?? { type: toType(entry), zones: [] };
           type.zones.push(zone);
           found.set(name, type);
@@ -290,16 +291,11 @@ function toType(entry: protos.google.cloud.compute.v1.IMachineType): MachineType
   };
 }
 
-function matches(glob: string, text: string): boolean {
-  const pattern = glob.split('*').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
-  return new RegExp(`^${pattern.join('.*')}$`).test(text);
-}
-
 /** Disks that were not deleted with their machine. */
 function diskLeftovers(clients: Clients, config: GcpConfig): NonNullable<CloudDriver['leftovers']> {
   return {
     list: async (tags, signal) => {
-      const found: CloudLeftover[] = [];
+      const found: Leftover[] = [];
       const filter = Object.entries(labels(tags))
         .map(([label, value]) => `labels.${label}=${value}`)
         .join(' AND ');

@@ -6,11 +6,26 @@ import { InfraletError } from '../base/errors.ts';
 import type { Check } from '../cloud/contract.ts';
 import type { LoadedImage__Output } from '../gen/infralet/admin/v1/LoadedImage.ts';
 import type { Template__Output } from '../gen/infralet/admin/v1/Template.ts';
+import type { PodFootprint } from '../sandbox/placement.ts';
+import { ORPHAN_KINDS, type Orphan, type RemovalResult } from '../sandbox/sweeper.ts';
 import { adminSocket, loadAdmin } from './protocol.ts';
 import { type CallLimits, callUnary } from './unary.ts';
 
 const description = z.record(z.string(), z.unknown());
 const check = z.object({ name: z.string(), ok: z.boolean(), detail: z.string(), fix: z.string().optional() });
+const orphan = z.object({
+  kind: z.enum(ORPHAN_KINDS),
+  id: z.string(),
+  sandboxId: z.string(),
+  ageMs: z.number(),
+  pricePerHour: z.number().nullable(),
+});
+const removal = z.object({
+  kind: z.enum(ORPHAN_KINDS),
+  id: z.string(),
+  outcome: z.enum(['removed', 'young', 'gone', 'failed']),
+  reason: z.string(),
+});
 type Description = Readonly<z.output<typeof description>>;
 
 /** Thousands of sandboxes in one answer. */
@@ -30,6 +45,11 @@ export interface AdminClient extends Disposable {
   /** Resolves when it is ready. */
   buildTemplate(limits: CallLimits): Promise<Template__Output>;
   removeTemplate(id: string, limits: CallLimits): Promise<void>;
+  /** What machine a pod would get. */
+  explainSize(pod: PodFootprint, limits: CallLimits): Promise<Description>;
+  /** What carries the node's name and belongs to no sandbox. */
+  orphans(limits: CallLimits): Promise<readonly Orphan[]>;
+  removeOrphans(orphans: readonly Pick<Orphan, 'kind' | 'id'>[], limits: CallLimits): Promise<readonly RemovalResult[]>;
 }
 
 /** Connects with the first call. */
@@ -71,6 +91,18 @@ export function connectAdmin(criSocket: string): AdminClient {
     },
     removeTemplate: async (id, limits) => {
       await callUnary(client, Admin.service.RemoveTemplate, { id }, limits);
+    },
+    explainSize: async (pod, limits) => {
+      const { json } = await callUnary(client, Admin.service.ExplainSize, { podJson: JSON.stringify(pod) }, limits);
+      return parse(description, json);
+    },
+    orphans: async (limits) => {
+      const { json } = await callUnary(client, Admin.service.ListOrphans, {}, limits);
+      return parse(z.array(orphan), json);
+    },
+    removeOrphans: async (orphans, limits) => {
+      const { json } = await callUnary(client, Admin.service.RemoveOrphans, { orphans: [...orphans] }, limits);
+      return parse(z.array(removal), json);
     },
     [Symbol.dispose]: () => client.close(),
   };

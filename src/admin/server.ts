@@ -4,11 +4,13 @@ import { errorMessage, InfraletError } from '../base/errors.ts';
 import { type Clock, systemClock } from '../base/time.ts';
 import type { Check, Cloning, TemplateInfo } from '../cloud/contract.ts';
 import type { AdminHandlers } from '../gen/infralet/admin/v1/Admin.ts';
+import type { OrphanName__Output } from '../gen/infralet/admin/v1/OrphanName.ts';
 import type { Template } from '../gen/infralet/admin/v1/Template.ts';
 import type { ImageService } from '../image/service.ts';
 import { unary } from '../rpc/adapter.ts';
 import { CallTracker } from '../rpc/calls.ts';
 import { listenUnix } from '../rpc/unix-listener.ts';
+import { ORPHAN_KINDS, type Orphan, type Sweeper } from '../sandbox/sweeper.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { loadAdmin } from './protocol.ts';
 
@@ -24,6 +26,9 @@ export interface AdminServerOptions {
   readonly describe: (sandboxId: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
   /** What the provider in use finds of its host or account. */
   readonly doctor: (signal: AbortSignal) => Promise<readonly Check[]>;
+  /** What machine a pod would get; JSON-able. */
+  readonly explainSize: (podJson: string, signal: AbortSignal) => Promise<object>;
+  readonly orphans: Pick<Sweeper, 'orphans' | 'remove'>;
   /** Templates of the provider; absent when it makes none or the configuration wants none. */
   readonly templates?: TemplateAdmin | undefined;
   /** Milliseconds that calls in progress get when the server is disposed of. */
@@ -78,6 +83,15 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
       }
       return { template: template(await options.templates.build(signal)) };
     }),
+    ExplainSize: unary(adapter, 'ExplainSize', async ({ podJson }, { signal }) => ({
+      json: JSON.stringify(await options.explainSize(podJson, signal)),
+    })),
+    ListOrphans: unary(adapter, 'ListOrphans', async (_request, { signal }) => ({
+      json: JSON.stringify(await options.orphans.orphans(signal)),
+    })),
+    RemoveOrphans: unary(adapter, 'RemoveOrphans', async ({ orphans }, { signal }) => ({
+      json: JSON.stringify(await options.orphans.remove(orphans.map(orphanName), signal)),
+    })),
     RemoveTemplate: unary(adapter, 'RemoveTemplate', async ({ id }, { signal }) => {
       await options.templates?.remove(id, signal);
       return {};
@@ -101,6 +115,12 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
     await calls.drain(options.drainMs, clock);
   });
   return stack.move();
+}
+
+function orphanName({ kind, id }: OrphanName__Output): Pick<Orphan, 'kind' | 'id'> {
+  const known = ORPHAN_KINDS.find((each) => each === kind);
+  if (known) return { kind: known, id };
+  throw new InfraletError('INVALID_ARGUMENT', `orphans: ${JSON.stringify(kind)} is no kind of orphan`);
 }
 
 function template({ id, state, since, shape, memoryBytes, diskBytes, clones }: TemplateInfo): Template {

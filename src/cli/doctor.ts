@@ -1,14 +1,11 @@
 /** `infralet doctor`: what this host can do, what is missing, and the command that mends it. */
-import { join } from 'node:path';
 import type { AdminClient } from '../admin/client.ts';
 import { InfraletError } from '../base/errors.ts';
-import { systemClock } from '../base/time.ts';
-import { type Check, ownerTags } from '../cloud/contract.ts';
-import { loadProvider } from '../cloud/loader.ts';
+import type { Check } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
-import { nullLogger } from '../telemetry/log.ts';
 import { hostChecks } from './host-checks.ts';
 import { type Io, line } from './io.ts';
+import { openProvider } from './open-provider.ts';
 
 /** A probe for KVM boots a guest. */
 const CHECKS_MS = 60_000;
@@ -55,19 +52,7 @@ async function runningChecks(admin: AdminClient, signal: AbortSignal): Promise<r
 
 async function openedChecks(config: Config, signal: AbortSignal): Promise<readonly Check[]> {
   try {
-    const module = await loadProvider(config.provider);
-    const section = module.parseConfig(config.providers[config.provider]);
-    await using provider = await module.create(
-      section,
-      {
-        log: nullLogger,
-        clock: systemClock,
-        stateDir: join(config.stateDir, 'providers', config.provider),
-        guestImageDir: config.guestImageDir,
-        owner: ownerTags(config.cluster, config.node),
-      },
-      signal,
-    );
+    await using provider = await openProvider(config, signal);
     return await provider.doctor(signal);
   } catch (error) {
     signal.throwIfAborted();

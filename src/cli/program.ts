@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import type { AdminClient } from '../admin/client.ts';
 import type { Config } from '../config/schema.ts';
 import type { CriClient } from './cri-client.ts';
+import type { ExplainOptions } from './explain-size.ts';
 import { type Io, line } from './io.ts';
 
 interface ConfigOption {
@@ -93,6 +94,34 @@ function build(io: Io, exitWith: (code: number) => void): Command {
       const settings = await load(options);
       using admin = await adminClient(settings);
       if (!(await doctor(settings, admin, io, options))) exitWith(1);
+    });
+
+  program
+    .command('explain')
+    .description('what Infralet would do, without doing it')
+    .command('size <file>')
+    .description('the machine that a pod would get, the offers with their prices, and why others are left out')
+    .option(config, configHelp)
+    .option('--handler <name>', "runtime handler of the pod (default: the manifest's runtimeClassName)")
+    .option('--limit <n>', 'rows of each table', Number, 15)
+    .option('--json', 'as JSON, complete', false)
+    .action(async (file: string, options: ConfigOption & ExplainOptions) => {
+      const { explainSizeCommand } = await import('./explain-size.ts');
+      const settings = await load(options);
+      using admin = await adminClient(settings);
+      if (!(await explainSizeCommand(settings, admin, file, io, options))) exitWith(1);
+    });
+
+  program
+    .command('orphans')
+    .description("machines, networks, disks and addresses with this node's name that belong to no sandbox")
+    .option(config, configHelp)
+    .option('--delete', 'remove those listed', false)
+    .option('--json', 'as JSON', false)
+    .action(async (options: ConfigOption & JsonOption & { readonly delete: boolean }) => {
+      const { orphans } = await import('./orphans.ts');
+      using admin = await adminClient(await load(options));
+      if (!(await orphans(admin, io, options))) exitWith(1);
     });
 
   const image = program.command('image').description('the guest image, and container images on this node');

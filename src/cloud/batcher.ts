@@ -46,10 +46,11 @@ export class Batcher<Item, Result> {
     if (!open) {
       open = { items: [], begun: now, latest: now, closed: new AbortController() };
       this.#open.set(key, open);
-      void this.#watch(key, open);
     }
     open.items.push({ item, result });
     open.latest = now;
+    // With its item in it: on a busy machine the window may have passed by the next line.
+    if (open.items.length === 1) void this.#watch(key, open);
     if (open.items.length >= this.#window.maxItems) this.#close(key, open);
     return await abortable(result.promise, signal);
   }

@@ -2,6 +2,7 @@
  * Which machine to buy for a pod: a linear filter over all offers, cheapest first. Nothing is guessed from an order of types,
  * so that no fitting offer is ever skipped. Pure.
  */
+import { matchesGlob } from '../base/glob.ts';
 import type { MachineShape } from './contract.ts';
 import { type MachineType, type Offer, offerKey, type Placement } from './offers.ts';
 
@@ -64,13 +65,13 @@ function whyNot(offer: Offer, { shape, placement, reserve, unavailable }: Choice
   const market = placement.market ?? 'on-demand';
   if (market !== 'spot-preferred' && offer.market !== market) return `it is ${offer.market}, ${market} is wanted`;
   if (placement.zones && !placement.zones.includes(offer.zone)) return `zone ${offer.zone} is not wanted`;
-  if (placement.types && !placement.types.some((glob) => matches(glob, type.name))) return 'its type is not wanted';
+  if (placement.types && !placement.types.some((glob) => matchesGlob(glob, type.name))) return 'its type is not wanted';
   if (placement.architecture && type.architecture !== placement.architecture) {
     return `it is ${type.architecture}, the image needs ${placement.architecture}`;
   }
   const gpu = placement.gpu;
   if (gpu && (type.gpus?.count ?? 0) < gpu.count) return `it has ${type.gpus?.count ?? 0} of ${gpu.count} GPUs`;
-  if (gpu?.model !== undefined && !matches(gpu.model.toLowerCase(), type.gpus?.model.toLowerCase() ?? '')) {
+  if (gpu?.model !== undefined && !matchesGlob(gpu.model.toLowerCase(), type.gpus?.model.toLowerCase() ?? '')) {
     return `its GPU is ${type.gpus?.model ?? 'none'}, ${gpu.model} is wanted`;
   }
   // GPUs cost so much that a pod which does not ask for one never gets it, whatever the price list says.
@@ -80,22 +81,6 @@ function whyNot(offer: Offer, { shape, placement, reserve, unavailable }: Choice
   if (memory < shape.memoryBytes)
     return `a guest sees ${mebibytes(memory)} of ${mebibytes(shape.memoryBytes)} of memory`;
   return unavailable(offer);
-}
-
-/** `*` stands for any text; everything else for itself. */
-function matches(glob: string, text: string): boolean {
-  const parts = glob.split('*');
-  const [first = '', ...rest] = parts;
-  if (rest.length === 0) return glob === text;
-  if (!text.startsWith(first)) return false;
-  let at = first.length;
-  const last = rest.pop() ?? '';
-  for (const part of rest) {
-    const found = text.indexOf(part, at);
-    if (found < 0) return false;
-    at = found + part.length;
-  }
-  return text.length - last.length >= at && text.endsWith(last);
 }
 
 function mebibytes(bytes: number): string {

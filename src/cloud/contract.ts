@@ -191,6 +191,43 @@ export interface Power {
   resume(ids: readonly InstanceId[], signal: AbortSignal): Promise<void>;
 }
 
+/** One thing that a provider could make for a pod. */
+export interface ExplainedOffer {
+  readonly type: string;
+  readonly zone: string;
+  readonly market: string;
+  /** US dollars. */
+  readonly pricePerHour: number;
+  /** True when no price list names it. */
+  readonly estimated: boolean;
+  readonly cpuMillis: number;
+  readonly memoryBytes: number;
+  readonly gpus: { readonly model: string; readonly count: number } | undefined;
+}
+
+export interface Explanation {
+  /** What will do, best first: the order in which it is asked for. */
+  readonly ranked: readonly ExplainedOffer[];
+  readonly rejected: readonly { readonly offer: ExplainedOffer; readonly reason: string }[];
+}
+
+/** Something of this node's that costs money and belongs to no machine. */
+export interface Leftover {
+  readonly kind: 'disk' | 'interface' | 'address';
+  readonly id: string;
+  readonly tags: Readonly<Record<string, string>>;
+  /** Milliseconds since the epoch; undefined where the provider does not tell. */
+  readonly createdAt: number | undefined;
+}
+
+/** Finds and removes what machines may have left behind. */
+export interface Leftovers {
+  /** All with this node's tags that no machine uses. */
+  list(signal: AbortSignal): Promise<readonly Leftover[]>;
+  /** Succeeds on what is gone. */
+  remove(leftover: Leftover, signal: AbortSignal): Promise<void>;
+}
+
 export interface Provider extends AsyncDisposable {
   readonly name: string;
   /** True when machines cost money until they are ended: they then end themselves when their node is gone (`machine.lease`). */
@@ -207,6 +244,9 @@ export interface Provider extends AsyncDisposable {
   /** Resolves when the machine has stopped running, with the reason; used to notice deaths without polling. */
   readonly exits?: (id: InstanceId, signal: AbortSignal) => Promise<string>;
   readonly usage?: (id: InstanceId, signal: AbortSignal) => Promise<MachineUsage>;
+  readonly leftovers?: Leftovers;
+  /** What would be made for such a pod now, and why all else was left out. Makes nothing. Only where there is a choice. */
+  readonly explain?: (shape: MachineShape, placement: Placement, signal: AbortSignal) => Promise<Explanation>;
   readonly clone?: Cloning;
   readonly power?: Power;
   /**

@@ -3,7 +3,7 @@
  * contract on. Batching, rate limits, choice of an instance type, retries and idempotency after a crash are the same for
  * every cloud and live in this folder; a driver makes single calls and says what their errors mean.
  */
-import type { Check, Fault, FaultKind, InstanceState, PodLink } from './contract.ts';
+import type { Check, Fault, FaultKind, InstanceState, Leftover, PodLink } from './contract.ts';
 import type { Offer } from './offers.ts';
 
 /** Calls that a cloud counts together. Each class has its own limiter, so that deletes never wait for creates. */
@@ -48,15 +48,6 @@ export interface CloudFault extends Fault {
   readonly scope?: 'offer' | 'zone' | 'market';
 }
 
-/** Something that costs money and is not a machine. */
-export interface CloudLeftover {
-  readonly kind: 'disk' | 'interface' | 'address';
-  readonly id: string;
-  readonly tags: Readonly<Record<string, string>>;
-  /** Milliseconds since the epoch; undefined where the cloud does not tell. */
-  readonly createdAt: number | undefined;
-}
-
 export interface CloudDriver extends AsyncDisposable {
   readonly name: string;
   /** Most machines that one launch call can make; 1 where a call makes one. */
@@ -85,8 +76,8 @@ export interface CloudDriver extends AsyncDisposable {
   };
   /** Disks, interfaces and addresses that carry these tags and belong to no machine. */
   readonly leftovers?: {
-    list(tags: Readonly<Record<string, string>>, signal: AbortSignal): Promise<readonly CloudLeftover[]>;
-    remove(leftover: CloudLeftover, signal: AbortSignal): Promise<void>;
+    list(tags: Readonly<Record<string, string>>, signal: AbortSignal): Promise<readonly Leftover[]>;
+    remove(leftover: Leftover, signal: AbortSignal): Promise<void>;
   };
   doctor(signal: AbortSignal): Promise<readonly Check[]>;
 }

@@ -9,7 +9,6 @@ import { CloudProvider } from './provider.ts';
 export type {
   CloudDriver,
   CloudFault,
-  CloudLeftover,
   CloudMachine,
   LaunchCall,
 } from './driver.ts';

@@ -85,6 +85,11 @@ export class LaunchCalls {
     for (const [token, made] of open) if (made.length > 0) this.#deal(token, made);
   }
 
+  /** Whether the call with this token is being made. */
+  isRunning(token: string): boolean {
+    return this.#running.has(token);
+  }
+
   /** Resolves when no launch with these tags is part of a call that is being made. */
   async settled(tags: Readonly<Record<string, string>>, signal: AbortSignal): Promise<void> {
     const { store } = this.#options;

@@ -27,13 +27,13 @@ export interface Offer {
 
 /** What a pod demands beside its size; absent means that anything will do. */
 export interface Placement {
-  readonly architecture?: Architecture;
-  readonly gpu?: { readonly count: number; readonly model?: string };
+  readonly architecture?: Architecture | undefined;
+  readonly gpu?: { readonly count: number; readonly model?: string | undefined } | undefined;
   /** Names of types, `*` stands for anything; one of them must match. */
-  readonly types?: readonly string[];
-  readonly zones?: readonly string[];
+  readonly types?: readonly string[] | undefined;
+  readonly zones?: readonly string[] | undefined;
   /** `spot-preferred`: spot while there is any, else on demand. @default on-demand */
-  readonly market?: Market | 'spot-preferred';
+  readonly market?: Market | 'spot-preferred' | undefined;
 }
 
 /** Names an offer where one is remembered as unavailable, and in logs. */

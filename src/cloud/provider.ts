@@ -13,21 +13,25 @@ import { type Choice, chooseOffers, listedMemory } from './choice.ts';
 import {
   type Check,
   type DescribeQuery,
+  type ExplainedOffer,
+  type Explanation,
   type Fault,
   type Instance,
   type LaunchRequest,
   type LaunchResult,
+  type Leftovers,
+  type MachineShape,
   type Power,
   type Provider,
   TAGS,
 } from './contract.ts';
-import type { ApiClass, CloudDriver, CloudFault, CloudLeftover, CloudMachine } from './driver.ts';
+import type { ApiClass, CloudDriver, CloudFault, CloudMachine } from './driver.ts';
 import { LAUNCH_REACTIONS } from './fault-policy.ts';
 import type { FleetConfig } from './fleet-config.ts';
 import { LaunchCalls, type Outcome } from './launch-calls.ts';
 import type { LaunchRow, LaunchStore } from './launch-store.ts';
 import { CallLimiter } from './limiter.ts';
-import { type Offer, offerKey } from './offers.ts';
+import { type Offer, offerKey, type Placement } from './offers.ts';
 import { MachineSnapshot } from './snapshot.ts';
 import { UnavailableOffers } from './unavailable.ts';
 
@@ -56,6 +60,7 @@ export class CloudProvider implements Provider {
   readonly name: string;
   readonly leased = true;
   readonly power?: Power;
+  readonly leftovers?: Leftovers;
   readonly limiters: Readonly<Record<ApiClass, CallLimiter>>;
   readonly #options: CloudProviderOptions;
   readonly #driver: CloudDriver;
@@ -68,6 +73,8 @@ export class CloudProvider implements Provider {
   readonly #stop = new AbortController();
   /** Launches under way, by token: a second one with the same token waits for the first. */
   readonly #launching = new Map<string, Promise<Instance>>();
+  /** Of the catalogue that was read last. */
+  #offers: readonly Offer[] = [];
   #catalogue: { readonly at: number; readonly offers: Promise<readonly Offer[]> } | undefined;
 
   constructor(options: CloudProviderOptions) {
@@ -100,6 +107,23 @@ export class CloudProvider implements Provider {
         resume: async (ids, signal) => await this.#switch(ids, 'running', power.resume.bind(power), signal),
       };
     }
+    const { leftovers } = driver;
+    if (leftovers) {
+      this.leftovers = {
+        list: async (signal) => {
+          await this.limiters.describe.turn(signal);
+          return await leftovers.list(options.owner, signal);
+        },
+        remove: async (leftover, signal) => {
+          await this.limiters.terminate.turn(signal);
+          try {
+            await leftovers.remove(leftover, signal);
+          } catch (error) {
+            if (driver.classify(error).kind !== 'not-found-yet') throw error;
+          }
+        },
+      };
+    }
     this.#wishes = new Batcher(
       { idleMs: config.batchIdle, maxMs: config.batchMax, maxItems: driver.maxPerCall },
       clock,
@@ -125,6 +149,14 @@ export class CloudProvider implements Provider {
         }
       }),
     );
+  }
+
+  async explain(shape: MachineShape, placement: Placement, signal: AbortSignal): Promise<Explanation> {
+    const { ranked, rejected } = await this.#choose({ shape, placement }, signal);
+    return {
+      ranked: ranked.map(explained),
+      rejected: rejected.map(({ offer, reason }) => ({ offer: explained(offer), reason })),
+    };
   }
 
   async #launchOnce(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
@@ -191,8 +223,8 @@ export class CloudProvider implements Provider {
     });
   }
 
-  /** Which offers would do for this request now; used by `infralet explain size`, too. */
-  async #choose(request: LaunchRequest, signal: AbortSignal): Promise<Choice> {
+  /** Which offers would do for this request now. */
+  async #choose(request: Pick<LaunchRequest, 'shape' | 'placement'>, signal: AbortSignal): Promise<Choice> {
     const { config, clock } = this.#options;
     if (!this.#catalogue || clock.now() - this.#catalogue.at > config.catalogueTtl) {
       const offers = this.limiters.other.turn(this.#stop.signal).then(() => this.#driver.catalogue(this.#stop.signal));
@@ -203,6 +235,7 @@ export class CloudProvider implements Provider {
       });
     }
     const fixed = await this.#catalogue.offers;
+    this.#offers = fixed;
     signal.throwIfAborted();
     const reserve = { fixed: config.memoryReserve, share: config.memoryReserveShare };
     const need = { ...request.shape, memoryBytes: listedMemory(request.shape.memoryBytes, reserve) };
@@ -226,10 +259,14 @@ export class CloudProvider implements Provider {
         return machine ? [this.#instance(machine)] : [];
       });
     }
-    return [...machines.values()]
-      .filter(({ state }) => state !== 'terminated')
-      .map((machine) => this.#instance(machine))
-      .filter(({ tags }) => carries(tags, query.tags));
+    return (
+      [...machines.values()]
+        .filter(({ state }) => state !== 'terminated')
+        // Whose a machine of a shared call is, is known when the call has ended: to a sweeper it would be nobody's.
+        .filter(({ id, tags }) => this.#store.owner(id) !== undefined || !this.#calls.isRunning(tags[TAGS.token] ?? ''))
+        .map((machine) => this.#instance(machine))
+        .filter(({ tags }) => carries(tags, query.tags))
+    );
   }
 
   async terminate(ids: readonly InstanceId[], signal: AbortSignal): Promise<void> {
@@ -345,22 +382,6 @@ export class CloudProvider implements Provider {
     }
   }
 
-  /** Disks, interfaces and addresses of ours that no machine has. */
-  async leftovers(signal: AbortSignal): Promise<readonly CloudLeftover[]> {
-    if (!this.#driver.leftovers) return [];
-    await this.limiters.describe.turn(signal);
-    return await this.#driver.leftovers.list(this.#options.owner, signal);
-  }
-
-  async removeLeftover(leftover: CloudLeftover, signal: AbortSignal): Promise<void> {
-    await this.limiters.terminate.turn(signal);
-    try {
-      await this.#driver.leftovers?.remove(leftover, signal);
-    } catch (error) {
-      if (this.#driver.classify(error).kind !== 'not-found-yet') throw error;
-    }
-  }
-
   async doctor(signal: AbortSignal): Promise<readonly Check[]> {
     return await this.#driver.doctor(signal);
   }
@@ -382,9 +403,15 @@ export class CloudProvider implements Provider {
       agent: machine.address === undefined ? undefined : { host: machine.address, port: AGENT_PORT },
       podLink: this.#driver.podLink(machine),
       start: 'boot',
-      purchase: { type, zone, market, pricePerHour: call?.call.offer.pricePerHour ?? 0 },
+      purchase: { type, zone, market, pricePerHour: call?.call.offer.pricePerHour ?? this.#listPrice(machine) },
       ...(fresh && call && call.seed !== '' ? { enrolToken: machineToken(call.seed, machine.id) } : {}),
     };
+  }
+
+  /** Of a machine that nobody remembers having bought; 0 while the catalogue has not been read. */
+  #listPrice({ type, zone, market }: CloudMachine): number {
+    const offer = this.#offers.find((each) => each.type.name === type && each.zone === zone && each.market === market);
+    return offer?.pricePerHour ?? 0;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -402,6 +429,11 @@ class LaunchFault extends Error {
     super(fault.message);
     this.fault = fault;
   }
+}
+
+function explained({ type, zone, market, pricePerHour, estimated }: Offer): ExplainedOffer {
+  const { name, cpuMillis, memoryBytes, gpus } = type;
+  return { type: name, zone, market, pricePerHour, estimated, cpuMillis, memoryBytes, gpus };
 }
 
 function carries(tags: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {

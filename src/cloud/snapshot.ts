@@ -66,13 +66,13 @@ export class MachineSnapshot {
 
   async #refresh(): Promise<void> {
     const startedAt = this.#clock.now();
-    const before = this.#machines;
     const found = new Map((await this.#read(this.#stop)).map((machine) => [machine.id, machine] as const));
     for (const [id, { machine, at }] of this.#made) {
       if (found.has(id) || startedAt - at > this.#lagMs) this.#made.delete(id);
       else found.set(id, machine);
     }
-    for (const [id, machine] of before) {
+    // As it is now: what was ended while the list was being read is ended.
+    for (const [id, machine] of this.#machines) {
       const shown = found.get(id);
       // A list that lags may show it running again.
       if (machine.state === 'terminated' && shown && shown.state !== 'terminated') found.set(id, machine);

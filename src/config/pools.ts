@@ -19,7 +19,9 @@ const pool = z.strictObject({
     .array(z.string())
     .min(1)
     .optional()
-    .describe('Runtime handlers whose pods may have these machines. Default: all of `runtimeHandlers`.'),
+    .describe(
+      'Runtime handlers whose pods may have these machines. Default: all that have no profile. Those named must have the same one.',
+    ),
   cpuMillis: z
     .int()
     .min(100)

@@ -21,6 +21,11 @@ const RULES: readonly Rule[] = [
     ({ machine: m }) => m.defaultMemory + m.overheadMemory <= m.maxMemory,
     'plus machine.overheadMemory is more than machine.maxMemory',
   ],
+  [
+    'machine.maxDisk',
+    ({ machine: m }) => m.maxDisk >= Math.max(m.disk, m.minDisk),
+    'is less than machine.disk or minDisk',
+  ],
   ['machine.goneAfter', ({ machine: m }) => m.goneAfter > m.heartbeat, 'must be longer than machine.heartbeat'],
   ['pki.renewBefore', ({ pki }) => pki.renewBefore < pki.leafLife, 'must be shorter than pki.leafLife'],
   ['pki.leafLife', ({ pki }) => pki.leafLife <= pki.caLife, 'must not be longer than pki.caLife'],
@@ -41,10 +46,17 @@ export function violations(config: Config): readonly Violation[] {
     path: path.split('.'),
     message,
   }));
-  return [...settings, ...Object.keys(config.pools).flatMap((name) => poolViolations(name, config))];
+  const pools = Object.keys(config.pools).flatMap((name) => poolViolations(name, config));
+  return [...settings, ...Object.keys(config.profiles).flatMap((name) => profileViolations(name, config)), ...pools];
 }
 
-function poolViolations(name: string, { pools, machine, runtimeHandlers }: Config): readonly Violation[] {
+function profileViolations(name: string, { profiles, machine }: Config): readonly Violation[] {
+  const disk = profiles[name]?.disk ?? machine.disk;
+  if (disk <= machine.maxDisk) return [];
+  return [{ path: ['profiles', name, 'disk'], message: 'is more than machine.maxDisk' }];
+}
+
+function poolViolations(name: string, { pools, machine, runtimeHandlers, profiles }: Config): readonly Violation[] {
   const pool = pools[name];
   if (!pool) return [];
   const found: Violation[] = [];
@@ -52,6 +64,9 @@ function poolViolations(name: string, { pools, machine, runtimeHandlers }: Confi
   const memory = Math.max((pool.memory ?? machine.defaultMemory) + machine.overheadMemory, machine.minMemory);
   const unknown = pool.runtimeHandlers?.find((handler) => !runtimeHandlers.includes(handler));
   if (unknown !== undefined) wrong('runtimeHandlers', `${JSON.stringify(unknown)} is not one of runtimeHandlers`);
+  // A machine is bought before its pod is known: it must be what every pod of the pool would have got.
+  const kinds = new Set(pool.runtimeHandlers?.map((handler) => JSON.stringify(profiles[handler] ?? {})));
+  if (kinds.size > 1) wrong('runtimeHandlers', 'have different profiles: a pool has machines of one kind');
   if (memory > machine.maxMemory) wrong('memory', 'plus machine.overheadMemory is more than machine.maxMemory');
   if ((pool.cpuMillis ?? 0) > machine.maxCpuMillis) wrong('cpuMillis', 'is more than machine.maxCpuMillis');
   if (typeof pool.size === 'number') {

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { LOG_LEVELS } from '../telemetry/log.ts';
+import { annotationPolicy, profiles } from './placement.ts';
 import { pools } from './pools.ts';
 import { bytes, duration } from './units.ts';
 
@@ -46,6 +47,16 @@ const machine = z.strictObject({
   defaultMemory: bytes('256Mi').describe('Memory for pods without a limit, before the overhead.'),
   overheadMemory: bytes('192Mi').describe('Added to what the pod asks for: kernel, containerd and agent, measured.'),
   disk: bytes('10Gi').describe('Scratch disk; sparse, so unused space costs nothing on local providers.'),
+  minDisk: bytes('1Gi').describe(
+    'Smallest scratch disk that a pod can ask for; an image takes some hundred MiB of it.',
+  ),
+  maxDisk: bytes('200Gi').describe('Largest scratch disk that a pod can ask for.'),
+  architecture: z
+    .enum(['amd64', 'arm64'])
+    .default('amd64')
+    .describe(
+      "Architecture of the provider's guest image: machines are chosen for it, and pods that ask for another are refused.",
+    ),
   bootTimeout: duration('120s').describe(
     'From launch to enrolled agent. Cloud machines take up to 60 s, an emulated one 10 s; twice the slowest.',
   ),
@@ -123,6 +134,11 @@ const reconciler = z.strictObject({
     'How long the verdict that the provider can make machines is good; the kubelet asks every few seconds.',
   ),
   sweep: duration('60s').describe('Between two comparisons of what exists with what is wanted.'),
+  sweepFirst: duration('10s').describe('The same while the daemon is young: what a crash left behind costs money.'),
+  sweepFirstRounds: z.int().min(0).default(20).describe('Comparisons that come so soon after each other.'),
+  orphanAge: duration('30s').describe(
+    'What belongs to nobody is removed when two looks in a row have found it and it is this old: lists of clouds lag behind.',
+  ),
   poolCheck: duration('5s').describe(
     'Between two looks at how large pools should be; what was taken out of one is replaced at once.',
   ),
@@ -159,6 +175,7 @@ const policy = z.strictObject({
     ),
   maxCopyBytes: bytes('1Gi').describe('Largest mount that is copied into a machine.'),
   maxCopyFiles: z.int().min(1).default(100_000).describe('Most files in one copied mount.'),
+  annotations: annotationPolicy,
 });
 
 const volume = z.strictObject({
@@ -179,7 +196,7 @@ const log = z.strictObject({
     .describe('auto: pretty on a terminal, else one JSON object per line.'),
 });
 
-export const configSchema = z.strictObject({
+const settings = z.strictObject({
   cluster: z.string().min(1).max(63).default('default').describe('Name of the cluster; marks every machine.'),
   node: z.string().max(253).default('').describe('Name of this node; empty: the host name.'),
   stateDir: z.string().startsWith('/').default('/var/lib/infralet').describe('Journal, keys, images, machines.'),
@@ -187,6 +204,9 @@ export const configSchema = z.strictObject({
   provider: z.string().default('qemu').describe('Which provider makes the machines.'),
   providers: z.record(z.string(), z.unknown()).default({}).describe("Each provider's own section."),
   runtimeHandlers: z.array(z.string()).default(['', 'infralet']).describe('Runtime handlers that pods may name.'),
+  profiles: profiles.describe(
+    'Runtime handlers, beside `runtimeHandlers`, whose pods get machines of a certain kind, by their names.',
+  ),
   server: server.prefault({}).describe('The CRI server: where the kubelet connects.'),
   streaming: streaming.prefault({}).describe('Exec, attach and port-forward.'),
   machine: machine.prefault({}).describe('Size and times of the machine behind each pod.'),
@@ -202,6 +222,12 @@ export const configSchema = z.strictObject({
   volume: volume.prefault({}).describe('Volumes that follow their objects: ConfigMaps, Secrets, tokens.'),
   log: log.prefault({}).describe('What the daemon writes to standard error.'),
 });
+
+export const configSchema = settings.transform((config) => ({
+  ...config,
+  // A profile is a handler that pods may name.
+  runtimeHandlers: [...new Set([...config.runtimeHandlers, ...Object.keys(config.profiles)])],
+}));
 
 /** The compiled configuration: milliseconds and bytes, nothing optional that the core needs. */
 export type Config = Readonly<z.output<typeof configSchema>>;

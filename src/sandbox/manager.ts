@@ -2,20 +2,22 @@
 import { InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
+import type { Provider } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { ChannelDialer } from '../guest/channel.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { newRecord, podFacts } from './new-record.ts';
+import { machineDemand, requirePlaceable } from './placement.ts';
 import type { Pool } from './pool.ts';
 import type { Reconciler } from './reconciler.ts';
 import { isReady, podIps, type SandboxRecord } from './record.ts';
 import type { SandboxService, SandboxView } from './service.ts';
-import { machineShape } from './sizing.ts';
 import type { SandboxEntry, SandboxStore } from './store.ts';
 
 export interface ManagerDeps {
   readonly config: Config;
+  readonly provider: Pick<Provider, 'name' | 'explain'>;
   readonly dialer: ChannelDialer;
   readonly store: SandboxStore;
   readonly reconciler: Reconciler;
@@ -79,7 +81,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   }
 
   #create(config: PodSandboxConfig__Output, runtimeHandler: string, poolToo: boolean): SandboxId {
-    const { config: settings, store, clock, reconciler, dialer, pool } = this.#deps;
+    const { config: settings, store, clock, reconciler, dialer, pool, provider } = this.#deps;
     const { metadata } = config;
     if (!metadata) throw new InfraletError('INVALID_ARGUMENT', 'config.metadata: must be given');
     if (
@@ -93,10 +95,17 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
       );
     }
     const facts = podFacts(metadata, runtimeHandler, clock.now());
-    const shape = machineShape(config.linux?.resources ?? null, config.linux?.overhead ?? null, settings.machine);
-    const claimed = poolToo ? pool.claim({ facts, shape }, config) : undefined;
+    const demand = machineDemand(
+      {
+        ...{ name: metadata.name, namespace: metadata.namespace, runtimeHandler, annotations: config.annotations },
+        ...{ resources: config.linux?.resources ?? null, overhead: config.linux?.overhead ?? null },
+      },
+      settings,
+    );
+    requirePlaceable(demand.placement, provider, `${metadata.namespace}/${metadata.name}`);
+    const claimed = poolToo ? pool.claim({ facts, ...demand }, config) : undefined;
     if (claimed !== undefined) return claimed;
-    const machine = { cluster: settings.cluster, pool: '', enrolToken: dialer.newToken(), shape };
+    const machine = { cluster: settings.cluster, pool: '', enrolToken: dialer.newToken(), ...demand };
     const record = newRecord(facts, machine);
     const { id } = record;
     store.add(record, config);

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { newSandboxId, type SandboxId } from '../base/ids.ts';
 import type { MachineShape } from '../cloud/contract.ts';
+import type { Placement } from '../cloud/offers.ts';
 import type { PodSandboxMetadata__Output } from '../gen/runtime/v1/PodSandboxMetadata.ts';
 import type { SandboxRecord } from './record.ts';
 
@@ -27,9 +28,10 @@ export function newRecord(
     readonly pool: string;
     readonly enrolToken: string;
     readonly shape: MachineShape;
+    readonly placement: Placement;
   },
 ): SandboxRecord {
-  const { cluster, pool, enrolToken, shape } = machine;
+  const { cluster, pool, enrolToken, shape, placement } = machine;
   const id = newSandboxId();
   return {
     id,
@@ -43,6 +45,7 @@ export function newRecord(
     launchToken: launchToken(cluster, id),
     enrolToken,
     shape,
+    placement,
     resize: false,
     machine: 'none',
     enrolled: false,

@@ -1,13 +1,16 @@
 /** The configured pools: what their machines are like and which pods may have them. Pure. */
 import { InfraletError } from '../base/errors.ts';
 import type { MachineShape, Provider } from '../cloud/contract.ts';
+import type { Placement } from '../cloud/offers.ts';
 import type { Config } from '../config/schema.ts';
+import { profilePlacement, samePlacement } from './placement.ts';
 import type { PoolCeilings, PoolSize } from './pool-size.ts';
 import { podShape } from './sizing.ts';
 
 export interface PoolClass {
   readonly name: string;
   readonly shape: MachineShape;
+  readonly placement: Placement;
   readonly handlers: readonly string[];
   readonly size: PoolSize;
   /** For arrivals; milliseconds. */
@@ -25,7 +28,10 @@ export function poolClasses(
 ): readonly PoolClass[] {
   return Object.entries(config.pools)
     .map(([name, pool]): PoolClass => {
-      const shape = podShape({ cpuMillis: pool.cpuMillis, memoryBytes: pool.memory }, config.machine);
+      const handlers = pool.runtimeHandlers ?? config.runtimeHandlers.filter((each) => !config.profiles[each]);
+      const [first = ''] = handlers;
+      const disk = config.profiles[first]?.disk;
+      const shape = podShape({ cpuMillis: pool.cpuMillis, memoryBytes: pool.memory, diskBytes: disk }, config.machine);
       const { size, maxMemory, maxHourlyCost } = pool;
       if (pool.idle === 'suspended' && !provider.power) {
         throw new InfraletError(
@@ -37,7 +43,8 @@ export function poolClasses(
       return {
         name,
         shape,
-        handlers: pool.runtimeHandlers ?? config.runtimeHandlers,
+        placement: profilePlacement(first, config),
+        handlers,
         size,
         windowMs: typeof size === 'number' ? FIXED_WINDOW_MS : size.window,
         ceilings: {
@@ -59,8 +66,24 @@ function price(pool: string, shape: MachineShape, provider: Pick<Provider, 'name
   );
 }
 
-export function serves(pool: PoolClass, shape: MachineShape, runtimeHandler: string): boolean {
-  return pool.handlers.includes(runtimeHandler) && holds(pool.shape, shape);
+export function serves(
+  pool: PoolClass,
+  pod: { readonly shape: MachineShape; readonly placement: Placement },
+  runtimeHandler: string,
+): boolean {
+  return (
+    pool.handlers.includes(runtimeHandler) &&
+    holds(pool.shape, pod.shape) &&
+    samePlacement(pool.placement, pod.placement)
+  );
+}
+
+/** Whether a machine that was made earlier is still one of this pool's kind. */
+export function isOfClass(
+  pool: PoolClass,
+  made: { readonly shape: MachineShape; readonly placement: Placement },
+): boolean {
+  return sameShape(pool.shape, made.shape) && samePlacement(pool.placement, made.placement);
 }
 
 /** Whether a machine of the one shape offers at least the other. */

@@ -12,7 +12,8 @@ import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfi
 import type { ChannelDialer } from '../guest/channel.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { newRecord, noPod, type PodFacts } from './new-record.ts';
-import { type PoolClass, poolClasses, sameShape, serves } from './pool-classes.ts';
+import type { MachineDemand } from './placement.ts';
+import { isOfClass, type PoolClass, poolClasses, sameShape, serves } from './pool-classes.ts';
 import { type PoolTarget, poolTarget } from './pool-size.ts';
 import type { Reconciler } from './reconciler.ts';
 import type { SandboxRecord } from './record.ts';
@@ -90,7 +91,7 @@ export class Pool implements AsyncDisposable {
       if (record.pool === '') continue;
       const pool = this.#pools.find(({ class: each }) => each.name === record.pool);
       const asConfigured = this.#options.config.pools[record.pool]?.idle === 'suspended' || record.power === 'on';
-      if (pool && asConfigured && sameShape(pool.class.shape, record.shape)) this.#later(this.#follow(record.id, pool));
+      if (pool && asConfigured && isOfClass(pool.class, record)) this.#later(this.#follow(record.id, pool));
       // The configuration has changed since: nobody may have it any more.
       else this.#remove(record);
     }
@@ -98,13 +99,10 @@ export class Pool implements AsyncDisposable {
   }
 
   /** Gives a waiting machine to the pod; undefined when no pool has one that fits. */
-  claim(
-    pod: { readonly facts: PodFacts; readonly shape: MachineShape },
-    config: PodSandboxConfig__Output,
-  ): SandboxId | undefined {
+  claim(pod: MachineDemand & { readonly facts: PodFacts }, config: PodSandboxConfig__Output): SandboxId | undefined {
     const { store, clock, reconciler, log, provider } = this.#options;
     const { facts, shape } = pod;
-    const fitting = this.#pools.filter((each) => serves(each.class, shape, facts.runtimeHandler));
+    const fitting = this.#pools.filter((each) => serves(each.class, pod, facts.runtimeHandler));
     const now = clock.now();
     for (const pool of fitting.slice(0, 1)) pool.arrivals = [...pool.arrivals, now];
     for (const pool of fitting) {
@@ -195,8 +193,8 @@ export class Pool implements AsyncDisposable {
 
   #add(pool: PoolState): void {
     const { config, clock, dialer, store, reconciler } = this.#options;
-    const { name, shape } = pool.class;
-    const machine = { cluster: config.cluster, pool: name, enrolToken: dialer.newToken(), shape };
+    const { name, shape, placement } = pool.class;
+    const machine = { cluster: config.cluster, pool: name, enrolToken: dialer.newToken(), shape, placement };
     const record = newRecord(noPod(clock.now()), machine);
     store.addMember(record);
     this.#later(this.#follow(record.id, pool));

@@ -11,6 +11,7 @@
  */
 import { z } from 'zod';
 import { type InstanceId, parseInstanceId, parseSandboxId, type SandboxId } from '../base/ids.ts';
+import { ARCHITECTURES, MARKETS, type Placement } from '../cloud/offers.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
 
 export const SANDBOX_STATES = [
@@ -31,6 +32,14 @@ const networkResult = z.object({
   mtu: z.number(),
   addresses: z.array(z.object({ address: z.string(), gateway: z.string().optional() })),
   routes: z.array(z.object({ destination: z.string(), gateway: z.string().optional() })),
+});
+
+const placement = z.object({
+  architecture: z.enum(ARCHITECTURES).optional(),
+  gpu: z.object({ count: z.number(), model: z.string().optional() }).optional(),
+  types: z.array(z.string()).optional(),
+  zones: z.array(z.string()).optional(),
+  market: z.enum([...MARKETS, 'spot-preferred']).optional(),
 });
 
 /** Facts about the machine's life, in milliseconds since the epoch, by phase. */
@@ -58,6 +67,8 @@ const schema = z.object({
   /** Enrolment token of the machine; empty once it was used. */
   enrolToken: z.string(),
   shape: z.object({ cpuMillis: z.number(), memoryBytes: z.number(), diskBytes: z.number() }),
+  /** What its machine must be beside its size; a launch that is repeated after a crash asks for the same. */
+  placement: placement.default({}),
   /** The machine was made for another size than the pod's, and has not been told yet. */
   resize: z.boolean().default(false),
   instanceId: z.string().transform(parseInstanceId).optional(),
@@ -75,8 +86,10 @@ const schema = z.object({
   timeline,
 });
 
-export interface SandboxRecord extends Readonly<Omit<z.output<typeof schema>, 'networkResult' | 'id' | 'instanceId'>> {
+export interface SandboxRecord
+  extends Readonly<Omit<z.output<typeof schema>, 'networkResult' | 'id' | 'instanceId' | 'placement'>> {
   readonly id: SandboxId;
+  readonly placement: Placement;
   readonly instanceId?: InstanceId | undefined;
   readonly networkResult?: PodNetworkResult | undefined;
 }

@@ -74,6 +74,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
           token: record.launchToken,
           tags: machineTags(deps.config, deps.node.hostname, record),
           shape: record.shape,
+          placement: record.placement,
           userData: deps.dialer.userData(record.enrolToken, { sandboxId: record.id }),
         },
         record.pool !== '',

@@ -22,6 +22,7 @@ export function sandboxRecord(change: Partial<SandboxRecord> = {}): SandboxRecor
     launchToken: 'launch-1',
     enrolToken: 'enrol-1',
     shape: { cpuMillis: 1000, memoryBytes: 2 ** 28, diskBytes: 2 ** 30 },
+    placement: {},
     resize: false,
     machine: 'none',
     enrolled: false,

@@ -7,7 +7,13 @@ import { startAdminServer } from '../../../src/admin/server.ts';
 import { InfraletError } from '../../../src/base/errors.ts';
 import { parseDigest } from '../../../src/base/ids.ts';
 import { runCommand } from '../../../src/cli/program.ts';
+import { chooseOffers } from '../../../src/cloud/choice.ts';
+import type { MachineShape } from '../../../src/cloud/contract.ts';
+import type { Offer, Placement } from '../../../src/cloud/offers.ts';
+import { configSchema } from '../../../src/config/schema.ts';
 import type { ImageRecord } from '../../../src/image/service.ts';
+import { explainSize, parseFootprint } from '../../../src/sandbox/explain.ts';
+import type { Orphan } from '../../../src/sandbox/sweeper.ts';
 import { nullLogger } from '../../../src/telemetry/log.ts';
 import { captureIo } from '../../support/cli-io.ts';
 import { startCriStub } from '../../support/cri-stub.ts';
@@ -137,9 +143,113 @@ const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [REA
       const consoleTail = '[    0.1] \u001b[31mboot\u001b[0m\r\nlogin';
       return { ...INFO, containers: [container, crashed], consoleTail };
     },
+    explainSize: async (pod, signal) => await explainSize(parseFootprint(pod), settings, cloud, signal),
+    orphans: {
+      orphans: async () => ORPHANS,
+      remove: async (named) => {
+        removed.push(...named.map(({ kind, id }) => `${kind}/${id}`));
+        return named.map(({ kind, id }) => ({ kind, id, outcome: kind === 'disk' ? 'failed' : 'removed', reason: '' }));
+      },
+    },
     drainMs: 100,
     log: nullLogger,
   });
+
+const removed: string[] = [];
+const ORPHANS: readonly Orphan[] = [
+  { kind: 'machine', id: 'i-0123', sandboxId: ID, ageMs: 7_200_000, pricePerHour: 0.5 },
+  { kind: 'disk', id: 'vol-1', sandboxId: '', ageMs: 45_000, pricePerHour: null },
+];
+const settings = configSchema.parse({ profiles: { 'vmpod-spot': { market: 'spot' } } });
+const offer = (type: string, pricePerHour: number, cpuMillis: number): Offer => ({
+  type: { name: type, architecture: 'amd64', cpuMillis, memoryBytes: 8 * 2 ** 30, gpus: undefined },
+  ...{ zone: 'a', market: 'on-demand', pricePerHour, estimated: false },
+});
+/** A cloud with two types of machines. */
+const cloud = {
+  name: 'small-cloud',
+  explain: async (shape: MachineShape, placement: Placement) => {
+    const { ranked, rejected } = chooseOffers({
+      ...{ shape, placement, reserve: { fixed: 0, share: 0 }, unavailable: () => undefined },
+      offers: [offer('big.large', 0.2, 8000), offer('tiny.small', 0.1, 2000)],
+    });
+    const flat = ({ type, ...each }: Offer) => ({ ...each, ...type, type: type.name });
+    return {
+      ranked: ranked.map(flat),
+      rejected: rejected.map(({ offer: each, reason }) => ({ offer: flat(each), reason })),
+    };
+  },
+};
+
+describe('explain size', () => {
+  const manifest = (cpu: string, extra = ''): string =>
+    `apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop${extra}}\n` +
+    `spec: {containers: [{name: a, image: x, resources: {limits: {cpu: "${cpu}", memory: 1Gi}}}]}\n`;
+  const explain = async (text: string, ...more: readonly string[]) => {
+    const file = join(directory, 'pod.yaml');
+    await writeFile(file, text);
+    const io = captureIo();
+    const code = await runCommand(['explain', 'size', file, '--config', config, ...more], io);
+    return { code, out: io.stdout() };
+  };
+
+  it('shows the ranking with prices and why the others are left out', async () => {
+    await using _admin = await admin();
+    const both = await explain(manifest('1'));
+    expect(both.code).toBe(0);
+    expect(both.out).toContain('pod shop/web: 1 CPU, 1.2 GiB of memory, 10.0 GiB of disk');
+    expect(both.out).toMatch(/1 +tiny\.small +a +on-demand +2 +8\.0 GiB +- +0\.1000\n2 +big\.large/);
+    const one = await explain(manifest('4'));
+    expect(one.out).toMatch(/1 +it has 2000 of 4000 thousandths of a CPU +tiny\.small/);
+    const none = await explain(manifest('9'));
+    expect(none.code).toBe(1);
+    expect(none.out).toContain('no offer will do');
+  });
+
+  it('takes the handler of the command line, and gives everything as JSON', async () => {
+    await using _admin = await admin();
+    const { code, out } = await explain(manifest('1'), '--handler', 'vmpod-spot', '--json');
+    expect(code).toBe(1);
+    expect(JSON.parse(out)).toMatchObject({
+      placement: { market: 'spot' },
+      offers: {
+        ranked: [],
+        rejected: [{ reason: 'it is on-demand, spot is wanted' }, { offer: { type: 'tiny.small' } }],
+      },
+    });
+  });
+
+  it('refuses as the daemon would refuse the pod', async () => {
+    await using _admin = await admin();
+    await expect(explain(manifest('1', ', annotations: {infralet.dev/market: spot}'))).rejects.toThrow(
+      'pod shop/web: annotation infralet.dev/market: pods of this namespace may not have it',
+    );
+    await expect(explain(manifest('1'), '--handler', 'other')).rejects.toThrow('there is no runtime handler "other"');
+  });
+
+  it('asks the provider itself where no daemon runs', async () => {
+    const file = join(directory, 'fake.yaml');
+    await writeFile(file, `server: {socket: ${socket}}\nstateDir: ${directory}\nprovider: fake\n`);
+    const { code, out } = await explain(manifest('1'), '--config', file);
+    expect(code).toBe(0);
+    expect(out).toContain('the provider fake makes machines of any size');
+  });
+});
+
+describe('orphans', () => {
+  it('lists what belongs to nobody with age and price, and removes what it has listed', async () => {
+    await using _admin = await admin();
+    const io = captureIo();
+    expect(await runCommand(['orphans', '--config', config], io)).toBe(0);
+    expect(io.stdout()).toMatch(/machine +i-0123 +2h +0\.5000 +a{32}\ndisk +vol-1 +45s +- +-\n/);
+    expect(io.stdout()).toContain('together 0.5000 USD per hour');
+    expect(removed).toEqual([]);
+    const second = captureIo();
+    expect(await runCommand(['orphans', '--delete', '--config', config], second)).toBe(1);
+    expect(removed).toEqual(['machine/i-0123', 'disk/vol-1']);
+    expect(second.stdout()).toMatch(/i-0123 .* removed\n.*vol-1 .* could not be removed/);
+  });
+});
 
 describe('doctor', () => {
   it("asks the running daemon's provider instead of opening a second one", async () => {

@@ -127,9 +127,9 @@ describe('Compute Engine', () => {
     gce.disks.set('us-east1-b/left', { name: 'left', labels: made?.resource['labels'], users: [] });
     gce.disks.set('us-east1-b/used', { name: 'used', labels: made?.resource['labels'], users: ['x'] });
     gce.disks.set('us-east1-b/strange', { name: 'strange', labels: {}, users: [] });
-    const found = await provider.leftovers(signal);
-    expect(found.map(({ id }) => id)).toEqual(['us-east1-b/left']);
-    for (const leftover of found) await provider.removeLeftover(leftover, signal);
+    const found = await provider.leftovers?.list(signal);
+    expect(found?.map(({ id }) => id)).toEqual(['us-east1-b/left']);
+    for (const leftover of found ?? []) await provider.leftovers?.remove(leftover, signal);
     await expect.poll(() => [...gce.disks.keys()]).toEqual(['us-east1-b/used', 'us-east1-b/strange']);
   });
 

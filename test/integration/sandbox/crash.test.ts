@@ -51,7 +51,7 @@ let directory: string;
 let world: World;
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'crash-'));
-  world = await World.make(directory, { reconciler: { retryInitial: '1ms', sweep: '20ms' } });
+  world = await World.make(directory, { reconciler: { retryInitial: '1ms', sweep: '20ms', orphanAge: '0s' } });
 });
 afterEach(async () => {
   await world.provider[Symbol.asyncDispose]();
@@ -157,7 +157,7 @@ describe('a daemon killed in the middle', () => {
 
   test('of a claim leaves a machine that waits or a pod, never both and never neither', async () => {
     const pools = { one: { size: 1, cpuMillis: 2000 } };
-    world.configure({ reconciler: { retryInitial: '1ms', sweep: '20ms', poolCheck: '5ms' }, pools });
+    world.configure({ reconciler: { retryInitial: '1ms', sweep: '20ms', orphanAge: '0s', poolCheck: '5ms' }, pools });
     const effects = await killEverywhere(claim);
     expect(effects).toContain('journal.replaceSandbox');
     expect(effects).toContain('provider.resize');

@@ -13,7 +13,9 @@ import { World } from '../../support/world.ts';
 
 const signal = AbortSignal.timeout(60_000);
 const tick = { everyMs: 1, signal };
-const settings = { reconciler: { retryInitial: '1ms', sweep: '10ms', poolCheck: '5ms', orphanGrace: '50ms' } };
+const settings = {
+  reconciler: { retryInitial: '1ms', sweep: '10ms', orphanAge: '0s', poolCheck: '5ms', orphanGrace: '50ms' },
+};
 const pod = (n: number, change: object = {}) =>
   podConfig({ metadata: { name: `web-${n}`, uid: `uid-${n}`, namespace: 'default', attempt: 0 }, ...change });
 

@@ -211,7 +211,7 @@ test('callers who wait for the end of an attempt get one sandbox together', asyn
 });
 
 test('the machine of a record that cannot be read is left alone', async () => {
-  const world = await World.make(directory, { reconciler: { sweep: '5ms' } });
+  const world = await World.make(directory, { reconciler: { sweep: '5ms', orphanAge: '0s' } });
   const id = newSandboxId();
   const journal = new Journal(join(directory, 'journal.db'));
   journal.putSandbox(id, { not: 'a record' }, new Uint8Array());
