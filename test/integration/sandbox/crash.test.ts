@@ -165,7 +165,7 @@ describe('a daemon killed in the middle', () => {
 
   test('of suspending or resuming a machine neither', async () => {
     const pools = { one: { size: 1, idle: 'suspended' } };
-    world.configure({ reconciler: { retryInitial: '1ms', sweep: '20ms', poolCheck: '5ms' }, pools });
+    world.configure({ reconciler: { retryInitial: '1ms', sweep: '20ms', orphanAge: '0s', poolCheck: '5ms' }, pools });
     const effects = await killEverywhere(claim, ['after']);
     expect(effects).toEqual(expect.arrayContaining(['power.suspend', 'power.resume']));
   });
