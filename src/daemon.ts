@@ -11,6 +11,7 @@ import { ProviderHealth } from './cloud/health.ts';
 import { loadProvider } from './cloud/loader.ts';
 import type { Config } from './config/schema.ts';
 import type { Condition, RuntimeState } from './cri/deps.ts';
+import { observeCalls } from './cri/observe.ts';
 import { createCriServer } from './cri/server.ts';
 import { createDialer } from './guest/dialer.ts';
 import { readGuestManifest } from './guest-image/manifest.ts';
@@ -26,6 +27,8 @@ import { machineShape } from './sandbox/sizing.ts';
 import { Journal } from './state/journal.ts';
 import { createStreamingServer } from './streaming/server.ts';
 import type { Logger } from './telemetry/log.ts';
+import type { Meters } from './telemetry/meters.ts';
+import type { Tracer } from './telemetry/trace.ts';
 import { programVersion } from './version.ts';
 
 /** Resolves when the CRI is served. Disposing drains the calls and stops; machines go on without the daemon. */
@@ -39,7 +42,11 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
   // A token is worth nothing once its machine's certificate would have run out.
   journal.forgetTokensBefore(clock.now() - config.pki.leafLife);
   const pki = await openPki({ ...config.pki, stateDir: config.stateDir, cluster: config.cluster, clock, log });
-  const images = stack.use(await createImageService({ config: config.image, stateDir: config.stateDir, log, clock }));
+  const meters = await openMetrics(config, version, log, stack);
+  const tracer = await openTracing(config, version, stack);
+  const images = stack.use(
+    await createImageService({ config: config.image, stateDir: config.stateDir, log, clock, meters }),
+  );
   const network = new CniNetwork({
     ...config.network,
     timeoutMs: config.network.timeout,
@@ -58,13 +65,13 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
   const node = await nodeFacts(config);
   const runtime = stack.use(
     startNodeRuntime({
-      ...{ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log },
+      ...{ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log, meters, tracer },
       guestImage: async () => await guestImage(config),
     }),
   );
   const health = stack.use(new ProviderHealth({ provider, everyMs: config.reconciler.providerCheck, clock }));
   const streaming = stack.use(await createStreamingServer({ config: config.streaming, log, clock }));
-  const { sandboxes, containers, stats, events, list, pools, describe } = runtime;
+  const { sandboxes, containers, stats, events, list, pools, describe, why } = runtime;
   stack.use(
     await startAdminServer({
       path: adminSocket(config.server.socket),
@@ -75,6 +82,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       describe,
       explainSize: async (pod, explain) => await explainSize(parseFootprint(pod), config, provider, explain),
       orphans: runtime.orphans,
+      why,
       templates: templateAdmin(config, provider),
       drainMs: config.server.drain,
       log,
@@ -94,10 +102,35 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       imageDirectory: imageDirectory(config.stateDir),
       events,
       streaming,
+      observe: observeCalls({ meters, tracer, traceOf: runtime.traceOf }),
       runtimeStatus: (status) => runtimeState(config, network, health, status),
     }),
   );
   return stack.move();
+}
+
+/** Undefined where nobody scrapes; the library is loaded only when it is wanted. */
+async function openMetrics(
+  { metrics: { address, port } }: Config,
+  version: string,
+  log: Logger,
+  stack: AsyncDisposableStack,
+): Promise<Meters | undefined> {
+  if (port === undefined) return undefined;
+  const { startMetrics } = await import('./telemetry/metrics.ts');
+  return stack.use(await startMetrics({ address, port, version, log })).meters;
+}
+
+/** Undefined where no collector is named: OpenTelemetry costs some 25 MB of memory. */
+async function openTracing(
+  { tracing, cluster, node }: Config,
+  version: string,
+  stack: AsyncDisposableStack,
+): Promise<Tracer | undefined> {
+  const { endpoint } = tracing;
+  if (endpoint === undefined) return undefined;
+  const { startTracing } = await import('./telemetry/otlp.ts');
+  return stack.use(startTracing({ ...tracing, endpoint, cluster, node, version }));
 }
 
 async function startProvider(config: Config, log: Logger, signal: AbortSignal): Promise<Provider> {

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { errorMessage } from './base/errors.ts';
 import type { Clock } from './base/time.ts';
 import type { Provider } from './cloud/contract.ts';
+import { measureCloud } from './cloud/meters.ts';
 import type { Config } from './config/schema.ts';
 import { GuestImages } from './container/images.ts';
 import { ContainerManager } from './container/manager.ts';
@@ -13,6 +14,7 @@ import { ContainerObserver } from './container/observer.ts';
 import type { ContainerService } from './container/service.ts';
 import { ContainerStore } from './container/store.ts';
 import { containerSummary } from './container/summary.ts';
+import { sandboxTraces } from './container/traces.ts';
 import { EventFeed, type EventService } from './events/feed.ts';
 import type { ChannelDialer } from './guest/channel.ts';
 import { SHARE_DIRECTORY } from './guest-image/manifest.ts';
@@ -24,6 +26,8 @@ import { type DescribeDeps, describeSandbox, listPools, listSandboxes } from './
 import type { NodeFacts } from './sandbox/guest-config.ts';
 import { Launcher } from './sandbox/launcher.ts';
 import { SandboxManager } from './sandbox/manager.ts';
+import { measureSandboxes } from './sandbox/meters.ts';
+import { observeSteps } from './sandbox/observe-steps.ts';
 import { Pool } from './sandbox/pool.ts';
 import { Reconciler } from './sandbox/reconciler.ts';
 import type { SandboxService } from './sandbox/service.ts';
@@ -33,10 +37,14 @@ import { StartupGate } from './sandbox/startup-gate.ts';
 import { SandboxStore } from './sandbox/store.ts';
 import { Sweeper } from './sandbox/sweeper.ts';
 import { TemplateKeeper } from './sandbox/templates.ts';
+import { whySandbox } from './sandbox/why.ts';
 import type { Journal } from './state/journal.ts';
 import { StatsKeeper } from './stats/keeper.ts';
 import type { StatsService } from './stats/service.ts';
 import type { Logger } from './telemetry/log.ts';
+import type { Meters } from './telemetry/meters.ts';
+import type { Tracer } from './telemetry/trace.ts';
+import { tracedLogger } from './telemetry/traced-log.ts';
 import { MountCarrier } from './volume/mounts.ts';
 
 export interface NodeRuntimeOptions {
@@ -52,6 +60,10 @@ export interface NodeRuntimeOptions {
   readonly guestImage: () => Promise<string>;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Absent: no figures. */
+  readonly meters?: Meters | undefined;
+  /** Absent: no traces. */
+  readonly tracer?: Tracer | undefined;
 }
 
 export interface NodeRuntime extends AsyncDisposable {
@@ -59,6 +71,8 @@ export interface NodeRuntime extends AsyncDisposable {
   readonly containers: ContainerService;
   readonly stats: StatsService;
   readonly events: EventService;
+  /** `traceparent` of the sandbox that a CRI request is about. */
+  readonly traceOf: (request: unknown) => string | undefined;
   /** All sandboxes, also those still being made, JSON-able. */
   readonly list: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** Pools of machines that wait for pods. */
@@ -69,14 +83,22 @@ export interface NodeRuntime extends AsyncDisposable {
   readonly orphans: Pick<Sweeper, 'orphans' | 'remove'>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. */
   readonly describe: (id: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
+  /** Why a pod is as it is: by the beginning of a sandbox id, by pod uid, name or NAMESPACE/NAME; JSON-able. */
+  readonly why: (pod: string, signal: AbortSignal) => Promise<object>;
 }
+
+/** A note may quote a provider or a guest. */
+const MAX_NOTE = 1000;
 
 /** Reads the journal and goes on with everything in it. Disposing stops the work; machines go on. */
 export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
-  const { config, node, journal, provider, network, dialer, images, clock, log } = options;
+  const { config, node, journal, provider, network, dialer, images, clock, meters, tracer } = options;
   const stack = new AsyncDisposableStack();
   const sandboxStore = new SandboxStore(journal, sandboxCodec(options.cri));
   const containerStore = new ContainerStore(journal, containerCodec(options.cri));
+  const traces = sandboxTraces(sandboxStore, containerStore);
+  const log = tracer ? tracedLogger(options.log, traces.idOf) : options.log;
+  const logged = meters?.counter('infralet_log_bytes_total', 'Bytes of container logs copied from machines.', []);
   const onBad = (what: string) => (id: string, error: unknown) =>
     log.error('a record of the journal cannot be read; it is left alone', { what, id, reason: errorMessage(error) });
   sandboxStore.load(onBad('sandbox'));
@@ -129,6 +151,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     sessions,
     guestImages,
     mounts,
+    onLogBytes: logged && ((count) => logged({}, count)),
     clock,
     log,
   });
@@ -143,19 +166,22 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
         })
       : undefined;
   const launcher = new Launcher({ provider, config: config.reconciler, clock, log, templates });
+  const gate = new StartupGate(config.reconciler.launchConcurrency);
   const reconciler: Reconciler = new Reconciler({
     journal,
+    observe: observeSteps(meters, tracer),
     deps: {
       config,
       node,
       provider,
       launcher,
-      gate: new StartupGate(config.reconciler.launchConcurrency),
+      gate,
       network,
       dialer,
       sessions,
       store: sandboxStore,
       containers: observer,
+      note: (id, step, text) => journal.addStep(id, clock.now(), step, 'note', text.slice(0, MAX_NOTE)),
       clock,
       log,
     },
@@ -194,6 +220,12 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   });
   const sweeper = new Sweeper({ config, nodeName: node.hostname, provider, network, store: sandboxStore, clock, log });
 
+  if (meters) {
+    const store = sandboxStore;
+    measureSandboxes(meters, { provider, store, sessions, reconciler, gate, launcher, pool, sweeper });
+    measureCloud(meters, provider);
+  }
+
   // Disposed in reverse: first nobody asks for anything new, then the work ends, then the channels close.
   stack.use(sessions);
   stack.use(stats);
@@ -225,8 +257,18 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     stats,
     events,
     orphans: sweeper,
+    traceOf: traces.ofRequest,
     list: (signal) => listSandboxes(known, signal),
     describe: (id, signal) => describeSandbox(known, id, signal),
+    why: (pod, signal) =>
+      whySandbox(
+        {
+          ...{ store: sandboxStore, journal, provider, reconciler, gate, sessions, clock },
+          launchConcurrency: config.reconciler.launchConcurrency,
+        },
+        pod,
+        signal,
+      ),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }

@@ -39,6 +39,8 @@ export interface AdminClient extends Disposable {
   /** Pools of machines that wait for pods. */
   pools(limits: CallLimits): Promise<readonly Description[]>;
   describe(sandboxId: string, limits: CallLimits): Promise<Description>;
+  /** @param pod a sandbox's id or a prefix of it, a pod's uid, name or NAMESPACE/NAME. */
+  why(pod: string, limits: CallLimits): Promise<Description>;
   /** The checks of the daemon's provider. */
   doctor(limits: CallLimits): Promise<readonly Check[]>;
   templates(limits: CallLimits): Promise<readonly Template__Output[]>;
@@ -74,6 +76,10 @@ export function connectAdmin(criSocket: string): AdminClient {
     },
     describe: async (sandboxId, limits) => {
       const { json } = await callUnary(client, Admin.service.Describe, { sandboxId }, limits);
+      return parse(description, json);
+    },
+    why: async (pod, limits) => {
+      const { json } = await callUnary(client, Admin.service.Why, { pod }, limits);
       return parse(description, json);
     },
     doctor: async (limits) => {

@@ -24,6 +24,8 @@ export interface AdminServerOptions {
   readonly pools: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. Throws NOT_FOUND. */
   readonly describe: (sandboxId: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
+  /** Why a pod is as it is, JSON-able. Throws NOT_FOUND. */
+  readonly why: (pod: string, signal: AbortSignal) => Promise<object>;
   /** What the provider in use finds of its host or account. */
   readonly doctor: (signal: AbortSignal) => Promise<readonly Check[]>;
   /** What machine a pod would get; JSON-able. */
@@ -68,6 +70,10 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
     Describe: unary(adapter, 'Describe', async ({ sandboxId }, { signal }) => {
       if (sandboxId === '') throw new InfraletError('INVALID_ARGUMENT', 'sandbox_id: must not be empty');
       return { json: JSON.stringify(await options.describe(sandboxId, signal)) };
+    }),
+    Why: unary(adapter, 'Why', async ({ pod }, { signal }) => {
+      if (pod === '') throw new InfraletError('INVALID_ARGUMENT', 'pod: must not be empty');
+      return { json: JSON.stringify(await options.why(pod, signal)) };
     }),
     Doctor: unary(adapter, 'Doctor', async (_request, { signal }) => ({
       json: JSON.stringify(await options.doctor(signal)),

@@ -85,6 +85,20 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     });
 
   program
+    .command('why <pod>')
+    .description(
+      'why a pod is as it is, step by step, also one that has failed and is removed; ' +
+        'POD: NAMESPACE/NAME, name, pod uid or the beginning of a sandbox id',
+    )
+    .option(config, configHelp)
+    .option('--json', 'as JSON', false)
+    .action(async (pod: string, options: ConfigOption & JsonOption) => {
+      const { why } = await import('./why.ts');
+      using admin = await adminClient(await load(options));
+      await why(admin, pod, io, options);
+    });
+
+  program
     .command('doctor')
     .description('what this host can do and what is missing, with the command that mends it')
     .option(config, configHelp)

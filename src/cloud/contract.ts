@@ -37,6 +37,8 @@ export interface LaunchRequest {
   readonly start?: StartKind;
   /** What the pod demands beside its size; for providers that choose among kinds of machines. */
   readonly placement?: Placement;
+  /** Told, in one sentence, of what was tried in vain on the way to the machine: an offer, a clone, a call. */
+  readonly note?: (text: string) => void;
 }
 
 export type StartKind = 'clone' | 'boot';
@@ -228,6 +230,24 @@ export interface Leftovers {
   remove(leftover: Leftover, signal: AbortSignal): Promise<void>;
 }
 
+/** What a provider has asked of its cloud so far. Classes and outcomes are few: they are labels of metrics. */
+export interface ProviderFigures {
+  readonly calls: readonly {
+    readonly class: string;
+    /** `ok`, or the kind of the fault. */
+    readonly outcome: string;
+    readonly count: number;
+    readonly seconds: number;
+  }[];
+  readonly classes: readonly {
+    readonly class: string;
+    /** Calls that wait for their turn now. */
+    readonly waiting: number;
+    /** Calls that the cloud has refused for coming too often. */
+    readonly throttles: number;
+  }[];
+}
+
 export interface Provider extends AsyncDisposable {
   readonly name: string;
   /** True when machines cost money until they are ended: they then end themselves when their node is gone (`machine.lease`). */
@@ -256,6 +276,8 @@ export interface Provider extends AsyncDisposable {
   readonly resize?: (id: InstanceId, shape: MachineShape, signal: AbortSignal) => Promise<void>;
   /** What a running machine of this shape costs per hour, in a currency that all shapes share; undefined: unknown. */
   readonly hourlyPrice?: (shape: MachineShape) => number | undefined;
+  /** From memory; only of providers that call a cloud. */
+  readonly figures?: () => ProviderFigures;
   /** What this host or account can do, and what is missing. Does not change anything outside its own cache. */
   doctor(signal: AbortSignal): Promise<readonly Check[]>;
 }

@@ -23,9 +23,11 @@ import {
   type MachineShape,
   type Power,
   type Provider,
+  type ProviderFigures,
   TAGS,
 } from './contract.ts';
-import type { ApiClass, CloudDriver, CloudFault, CloudMachine } from './driver.ts';
+import { CallCounts, countedDriver } from './counted.ts';
+import { API_CLASSES, type ApiClass, type CloudDriver, type CloudFault, type CloudMachine } from './driver.ts';
 import { LAUNCH_REACTIONS } from './fault-policy.ts';
 import type { FleetConfig } from './fleet-config.ts';
 import { LaunchCalls, type Outcome } from './launch-calls.ts';
@@ -64,6 +66,7 @@ export class CloudProvider implements Provider {
   readonly limiters: Readonly<Record<ApiClass, CallLimiter>>;
   readonly #options: CloudProviderOptions;
   readonly #driver: CloudDriver;
+  readonly #counts = new CallCounts();
   readonly #store: LaunchStore;
   readonly #unavailable: UnavailableOffers;
   readonly #snapshot: MachineSnapshot;
@@ -78,7 +81,8 @@ export class CloudProvider implements Provider {
   #catalogue: { readonly at: number; readonly offers: Promise<readonly Offer[]> } | undefined;
 
   constructor(options: CloudProviderOptions) {
-    const { driver, config, store, clock } = options;
+    const { config, store, clock } = options;
+    const driver = countedDriver(options.driver, this.#counts);
     this.#options = options;
     this.#driver = driver;
     this.#store = store;
@@ -99,7 +103,7 @@ export class CloudProvider implements Provider {
       clock,
       stop: this.#stop.signal,
     });
-    this.#calls = new LaunchCalls({ ...options, limiter: this.limiters.launch, stop: this.#stop.signal });
+    this.#calls = new LaunchCalls({ ...options, driver, limiter: this.limiters.launch, stop: this.#stop.signal });
     const { power } = driver;
     if (power) {
       this.power = {
@@ -196,6 +200,7 @@ export class CloudProvider implements Provider {
         if (reaction === 'fail' || reaction === 'repeat') throw new LaunchFault(lastFault);
         const scope = lastFault.scope ?? (reaction === 'next-market' ? 'market' : 'offer');
         this.#unavailable.mark(outcome.offer, scope, lastFault.message);
+        request.note?.(`${offerKey(outcome.offer)} is not to be had: ${lastFault.message} (${lastFault.kind})`);
         this.#options.log.info('an offer is not to be had', {
           launch: token,
           offer: offerKey(outcome.offer),
@@ -380,6 +385,14 @@ export class CloudProvider implements Provider {
       if (this.#driver.classify(error).kind === 'not-found-yet') return '';
       throw error;
     }
+  }
+
+  figures(): ProviderFigures {
+    const classes = API_CLASSES.map((each) => {
+      const { waiting, throttles } = this.limiters[each];
+      return { class: each, waiting, throttles };
+    });
+    return { calls: this.#counts.all, classes };
   }
 
   async doctor(signal: AbortSignal): Promise<readonly Check[]> {

@@ -139,6 +139,14 @@ const reconciler = z.strictObject({
   orphanAge: duration('30s').describe(
     'What belongs to nobody is removed when two looks in a row have found it and it is this old: lists of clouds lag behind.',
   ),
+  keepEnded: z
+    .int()
+    .min(0)
+    .default(200)
+    .describe(
+      'Removed sandboxes whose steps stay known for `infralet why`: so many that failed and so many that did not. ' +
+        'One takes some 5 KB of the journal.',
+    ),
   poolCheck: duration('5s').describe(
     'Between two looks at how large pools should be; what was taken out of one is replaced at once.',
   ),
@@ -196,6 +204,45 @@ const log = z.strictObject({
     .describe('auto: pretty on a terminal, else one JSON object per line.'),
 });
 
+const metrics = z.strictObject({
+  address: z
+    .string()
+    .default('127.0.0.1')
+    .describe('Where figures for Prometheus are served; without a password, so loopback unless you say otherwise.'),
+  port: z
+    .int()
+    .min(0)
+    .max(65535)
+    .optional()
+    .describe(
+      'TCP port of /metrics; 0: any free one, which the log names. Default: no metrics, since a port that nobody reads ' +
+        'is only one more that is open.',
+    ),
+});
+
+const tracing = z.strictObject({
+  endpoint: z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe(
+      'Collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces. Default: no traces.',
+    ),
+  headers: z
+    .record(z.string(), z.string())
+    .default({})
+    .describe('Sent with every export, for collectors that want a key.'),
+  sampleRatio: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe(
+      'Share of the pods that are traced where the kubelet does not say; what it samples is always traced, what it ' +
+        'does not never. A pod is some 15 spans.',
+    ),
+  timeout: duration('10s').describe('One export; what a collector does not take in time is dropped.'),
+});
+
 const settings = z.strictObject({
   cluster: z.string().min(1).max(63).default('default').describe('Name of the cluster; marks every machine.'),
   node: z.string().max(253).default('').describe('Name of this node; empty: the host name.'),
@@ -220,6 +267,8 @@ const settings = z.strictObject({
   events: events.prefault({}).describe('The stream of container events.'),
   policy: policy.prefault({}).describe('What pods may ask for.'),
   volume: volume.prefault({}).describe('Volumes that follow their objects: ConfigMaps, Secrets, tokens.'),
+  metrics: metrics.prefault({}).describe('Figures for Prometheus.'),
+  tracing: tracing.prefault({}).describe('OpenTelemetry traces of pods.'),
   log: log.prefault({}).describe('What the daemon writes to standard error.'),
 });
 

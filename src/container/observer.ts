@@ -28,6 +28,8 @@ export interface ContainerObserverDeps {
   readonly sessions: Sessions;
   readonly guestImages: GuestImages;
   readonly mounts: MountCarrier;
+  /** Told of log bytes that have come to the node. */
+  readonly onLogBytes?: ((count: number) => void) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -209,7 +211,12 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     const nodePath = this.logPath(entry);
     return nodePath === ''
       ? undefined
-      : { guestPath: guestLogName(entry.record.id), nodePath, base: entry.record.logBase };
+      : {
+          guestPath: guestLogName(entry.record.id),
+          nodePath,
+          base: entry.record.logBase,
+          onBytes: this.#deps.onLogBytes,
+        };
   }
 
   async forgetContainer(id: ContainerId): Promise<void> {

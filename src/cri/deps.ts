@@ -4,7 +4,7 @@ import type { Config } from '../config/schema.ts';
 import type { ContainerService } from '../container/service.ts';
 import type { EventService } from '../events/feed.ts';
 import type { ImageService } from '../image/service.ts';
-import type { CallContext } from '../rpc/adapter.ts';
+import type { CallContext, ObserveCall } from '../rpc/adapter.ts';
 import type { SandboxService } from '../sandbox/service.ts';
 import type { StatsService } from '../stats/service.ts';
 import type { StreamingUrls } from '../streaming/tokens.ts';
@@ -51,6 +51,8 @@ export interface CriDeps {
   readonly imageDirectory: string;
   readonly events: EventService;
   readonly streaming: StreamingUrls;
+  /** Figures and traces of calls; absent: nobody wants any. */
+  readonly observe?: ObserveCall | undefined;
   readonly runtimeStatus: (signal: AbortSignal) => Promise<RuntimeState>;
 }
 

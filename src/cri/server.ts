@@ -37,7 +37,7 @@ export async function createCriServer(deps: CriDeps): Promise<CriServer> {
     'grpc.enable_channelz': 0,
   });
   const { RuntimeService, ImageService } = loadCri();
-  const adapter = { calls, clock, log, slowMs };
+  const adapter = { calls, clock, log, slowMs, observe: deps.observe };
   const runtime = withItemwiseLists(RuntimeService.service);
   grpc.addService(runtime, implementation(runtime, RUNTIME_TABLE, deps, adapter));
   grpc.addService(ImageService.service, implementation(ImageService.service, IMAGE_TABLE, deps, adapter));

@@ -22,6 +22,8 @@ export interface PullDeps {
   readonly platform: Platform;
   readonly log: Logger;
   readonly clock: Clock;
+  /** Told of bytes of blobs that have come from a registry, once per image. */
+  readonly onBytes?: ((count: number) => void) | undefined;
 }
 
 export async function pullImage(
@@ -63,6 +65,7 @@ export async function pullImage(
   // By digest: a tag that moves meanwhile must not mix two images.
   const exact = { ...source, location: `docker://${repositoryName(reference)}@${target}` };
   const { manifest, received } = await fetch(deps, exact, staging, log, signal);
+  deps.onBytes?.(received);
   checkManifest(parsed, manifest, target, image);
   const stored = await admit(staging, deps.catalogue, { what: image, manifest, platform: deps.platform, references });
   log.info('image pulled', { id: stored.id, bytes: received, ms: deps.clock.now() - started });

@@ -8,6 +8,7 @@ import type { Digest, SandboxId } from '../base/ids.ts';
 import { type Clock, withTimeout } from '../base/time.ts';
 import type { Config } from '../config/schema.ts';
 import type { Logger } from '../telemetry/log.ts';
+import type { Meters } from '../telemetry/meters.ts';
 import { BlobStore } from './blob-store.ts';
 import { Catalogue } from './catalogue.ts';
 import { credentialsFor, credentialsKey } from './credentials.ts';
@@ -15,6 +16,7 @@ import { Grants, GUEST_REGISTRY, guestRepository } from './grants.ts';
 import { GuestRegistry } from './guest-registry.ts';
 import { ImageIndex, type StoredImage } from './image-index.ts';
 import { loadImages } from './load.ts';
+import { measurePulls } from './meters.ts';
 import { hostPlatform } from './platform.ts';
 import { type PullDeps, pullImage } from './pull.ts';
 import { formatReference, parseReference } from './reference.ts';
@@ -28,6 +30,7 @@ export interface ImageServiceOptions {
   readonly stateDir: string;
   readonly log: Logger;
   readonly clock: Clock;
+  readonly meters?: Meters | undefined;
 }
 
 /** Below the daemon's state directory. */
@@ -52,7 +55,8 @@ export async function createImageService(options: ImageServiceOptions): Promise<
   const guests = building.use(new GuestRegistry(blobs, grants, log));
   const platform = hostPlatform();
   const skopeo = new Skopeo({ ...config, platform });
-  const deps: PullDeps = { skopeo, blobs, catalogue, platform, log, clock };
+  const pullFigures = measurePulls(options.meters, clock);
+  const deps: PullDeps = { skopeo, blobs, catalogue, platform, log, clock, onBytes: pullFigures.bytes };
 
   const queue = new PQueue({ concurrency: config.concurrentPulls });
   const pulls = new SharedWork<StoredImage>();
@@ -68,7 +72,7 @@ export async function createImageService(options: ImageServiceOptions): Promise<
       const work = async (stop: AbortSignal): Promise<StoredImage> => {
         stop.throwIfAborted();
         using limited = withTimeout(stop, config.pullTimeout, what);
-        return await pullImage(deps, reference, credentials, limited);
+        return await pullFigures.pull(limited, () => pullImage(deps, reference, credentials, limited));
       };
       // The queue is not given the signal: it would let go of work that still winds down, and its slot with it.
       const queued = (stop: AbortSignal): Promise<StoredImage> => queue.add(() => work(stop));

@@ -16,6 +16,8 @@ export interface LogTarget {
   readonly nodePath: string;
   /** Bytes of the guest's file that went to earlier (rotated) files of the node. */
   readonly base: number;
+  /** Told of bytes that are on the node. */
+  readonly onBytes?: ((count: number) => void) | undefined;
 }
 
 export class LogFollower implements AsyncDisposable {
@@ -54,6 +56,7 @@ export async function copyLog(
       }
       await append(file, chunk.data);
       offset += chunk.data.length;
+      target.onBytes?.(chunk.data.length);
     }
   } finally {
     await file.close();

@@ -24,7 +24,21 @@ export interface CallContext {
   /** Fires when the client's deadline passes, the client goes away, or the daemon shuts down. */
   readonly signal: AbortSignal;
   readonly log: Logger;
+  /** W3C trace context of this call; undefined: it is not traced. */
+  readonly traceparent: string | undefined;
 }
+
+/** One call as it is watched from outside. */
+export interface CallObservation {
+  /** Of its own span. */
+  readonly traceparent: string | undefined;
+  /** For its log lines. */
+  readonly traceId: string | undefined;
+  ended(error?: InfraletError): void;
+}
+
+/** @param traceparent as the caller sent it; not checked. */
+export type ObserveCall = (rpc: string, request: unknown, traceparent: string | undefined) => CallObservation;
 
 export interface AdapterOptions {
   readonly calls: CallTracker;
@@ -32,6 +46,7 @@ export interface AdapterOptions {
   readonly log: Logger;
   /** A call longer than this many milliseconds is warned about. */
   readonly slowMs: (rpc: string) => number;
+  readonly observe?: ObserveCall | undefined;
 }
 
 interface Call extends CallContext, Disposable {
@@ -39,7 +54,7 @@ interface Call extends CallContext, Disposable {
   readonly ended: (error?: InfraletError) => void;
 }
 
-type AnyCall = Pick<ServerUnaryCall<unknown, unknown>, 'on' | 'getDeadline'>;
+type AnyCall = Pick<ServerUnaryCall<unknown, unknown>, 'on' | 'getDeadline' | 'request' | 'metadata'>;
 
 /** A unary handler as grpc-js wants it. */
 export function unary<Request, Response>(
@@ -121,7 +136,9 @@ function begin(options: AdapterOptions, kind: 'unary' | 'stream', rpc: string, c
   const controller = new AbortController();
   const ticket = options.calls.enter(kind, controller);
   const requestId = randomBytes(6).toString('hex');
-  const log = options.log.child({ rpc, requestId });
+  const observed = options.observe?.(rpc, call.request, sentTrace(call.metadata));
+  const { traceId, traceparent } = observed ?? {};
+  const log = options.log.child({ rpc, requestId, ...(traceId === undefined ? {} : { traceId }) });
   const started = clock.now();
   // grpc-js says "cancelled" for both, and also after a normal end, when nobody listens to the signal any more.
   call.on('cancelled', () => controller.abort(endOfCall(rpc, Number(call.getDeadline()))));
@@ -131,7 +148,9 @@ function begin(options: AdapterOptions, kind: 'unary' | 'stream', rpc: string, c
     requestId,
     signal: controller.signal,
     log,
+    traceparent,
     ended: (error) => {
+      observed?.ended(error);
       const durationMs = Math.round(clock.now() - started);
       const fields = { code: error?.code ?? 'OK', durationMs };
       if (!error) log.debug('call ended', fields);
@@ -141,6 +160,11 @@ function begin(options: AdapterOptions, kind: 'unary' | 'stream', rpc: string, c
     },
     [Symbol.dispose]: () => ticket[Symbol.dispose](),
   };
+}
+
+function sentTrace(metadata: Metadata): string | undefined {
+  const [sent] = metadata.get('traceparent');
+  return sent === undefined ? undefined : String(sent);
 }
 
 /** Timers may fire a little before the deadline by the wall clock. */

@@ -64,6 +64,9 @@ export class Launcher {
       }
       const { kind, message } = this.#provider.classify(error);
       if (attempt < CLONE_TRIES) {
+        request.note?.(
+          kind === 'no-template' ? 'there is no template of this size yet' : `a clone failed: ${message} (${kind})`,
+        );
         if (kind === 'no-template') {
           this.#templates.want(request.shape);
           await this.#templates.settled(request.shape, patient, signal);
@@ -73,6 +76,7 @@ export class Launcher {
         continue;
       }
       this.#coldBoots.set(kind, (this.#coldBoots.get(kind) ?? 0) + 1);
+      request.note?.(`the machine boots cold: ${message} (${kind})`);
       this.#log.warn('a machine boots cold', { launch: request.token, fault: kind, reason: message });
       return undefined;
     }
@@ -108,6 +112,9 @@ export class Launcher {
           { initialMs: this.#config.retryInitial, maxMs: this.#config.retryMax, factor: 2, jitter: 0.2 },
           attempt,
         );
+      request.note?.(
+        `launch ${attempt} failed for now, the next in ${Math.round(pause)} ms: ${fault.message} (${fault.kind})`,
+      );
       this.#log.warn('launch failed for now', { fault: fault.kind, error, pauseMs: pause, attempt });
       await this.#clock.sleep(pause, signal);
     }

@@ -26,6 +26,12 @@ export interface ManagerDeps {
   readonly log: Logger;
 }
 
+/** What came with the pod's configuration. */
+interface Asked {
+  readonly runtimeHandler: string;
+  readonly traceparent: string | undefined;
+}
+
 export class SandboxManager implements SandboxService, AsyncDisposable {
   readonly #deps: ManagerDeps;
   readonly #stop = new AbortController();
@@ -40,13 +46,18 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     this.#deps = deps;
   }
 
-  async run(config: PodSandboxConfig__Output, runtimeHandler: string, signal: AbortSignal): Promise<SandboxId> {
-    return await this.#run(config, runtimeHandler, true, signal);
+  async run(
+    config: PodSandboxConfig__Output,
+    runtimeHandler: string,
+    signal: AbortSignal,
+    traceparent?: string,
+  ): Promise<SandboxId> {
+    return await this.#run(config, { runtimeHandler, traceparent }, true, signal);
   }
 
   async #run(
     config: PodSandboxConfig__Output,
-    runtimeHandler: string,
+    asked: Asked,
     poolToo: boolean,
     signal: AbortSignal,
   ): Promise<SandboxId> {
@@ -64,9 +75,9 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
       }
       await this.#gone(known.id, signal);
       // Looks again: another caller that waited for the same may have begun the next one.
-      return await this.#run(config, runtimeHandler, poolToo, signal);
+      return await this.#run(config, asked, poolToo, signal);
     }
-    const id = known?.id ?? this.#create(config, runtimeHandler, poolToo);
+    const id = known?.id ?? this.#create(config, asked, poolToo);
     try {
       return await this.#waitReady(id, signal);
     } catch (error) {
@@ -76,11 +87,11 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
       this.#deps.log.warn('a machine from a pool has failed its pod; another one is made', {
         ...{ sandboxId: id, reason: record.reason },
       });
-      return await this.#run(config, runtimeHandler, false, signal);
+      return await this.#run(config, asked, false, signal);
     }
   }
 
-  #create(config: PodSandboxConfig__Output, runtimeHandler: string, poolToo: boolean): SandboxId {
+  #create(config: PodSandboxConfig__Output, { runtimeHandler, traceparent }: Asked, poolToo: boolean): SandboxId {
     const { config: settings, store, clock, reconciler, dialer, pool, provider } = this.#deps;
     const { metadata } = config;
     if (!metadata) throw new InfraletError('INVALID_ARGUMENT', 'config.metadata: must be given');
@@ -94,7 +105,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
         { hint: 'run it without hostNetwork, or set network.hostNetwork to "machine"' },
       );
     }
-    const facts = podFacts(metadata, runtimeHandler, clock.now());
+    const facts = podFacts(metadata, runtimeHandler, clock.now(), traceparent);
     const demand = machineDemand(
       {
         ...{ name: metadata.name, namespace: metadata.namespace, runtimeHandler, annotations: config.annotations },
@@ -124,6 +135,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
             throw new InfraletError(
               'UNKNOWN',
               `pod ${record.podNamespace}/${record.podName}: ${record.reason || 'stopped while it was being made'}`,
+              { hint: `all that happened: infralet why ${record.id}`, context: { sandboxId: record.id } },
             );
           }
           return record.state === 'ready' ? id : undefined;
@@ -154,11 +166,13 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     const record = this.#deps.store.get(id)?.record;
     if (!record || record.listed || this.#callers.has(id)) return;
     this.#deps.log.warn('nobody asks for this sandbox any more; it is removed', { sandboxId: id });
-    this.#want(id, 'removed');
+    this.#want(id, 'removed', 'abandoned');
   }
 
-  #want(id: SandboxId, wanted: SandboxRecord['wanted']): void {
-    this.#deps.store.update(id, { wanted });
+  /** @param phase who wants it so, for the timeline; none for what follows by itself. */
+  #want(id: SandboxId, wanted: SandboxRecord['wanted'], phase?: string): void {
+    const reached = phase === undefined ? {} : { [phase]: this.#deps.clock.now() };
+    this.#deps.store.update(id, { wanted }, reached);
     this.#deps.reconciler.interrupt(id);
   }
 
@@ -174,7 +188,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   async stop(id: string, signal: AbortSignal): Promise<void> {
     const record = this.#findPod(id)?.record;
     if (!record) return;
-    if (record.wanted === 'ready') this.#want(record.id, 'stopped');
+    if (record.wanted === 'ready') this.#want(record.id, 'stopped', 'stop-asked');
     else this.#deps.reconciler.trigger(record.id);
     await this.#deps.store.wait(record.id, (now) => (now === undefined || isDown(now) ? true : undefined), signal);
   }
@@ -182,7 +196,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
   async remove(id: string, signal: AbortSignal): Promise<void> {
     const record = this.#findPod(id)?.record;
     if (!record) return;
-    if (record.wanted !== 'removed') this.#want(record.id, 'removed');
+    if (record.wanted !== 'removed') this.#want(record.id, 'removed', 'remove-asked');
     else this.#deps.reconciler.trigger(record.id);
     await this.#gone(record.id, signal);
   }

@@ -9,12 +9,18 @@ import type { SandboxRecord } from './record.ts';
 /** What a record says about its pod; a machine in a pool has none of it. */
 export type PodFacts = Pick<
   SandboxRecord,
-  'podUid' | 'podName' | 'podNamespace' | 'attempt' | 'runtimeHandler' | 'createdAt' | 'timeline'
+  'podUid' | 'podName' | 'podNamespace' | 'attempt' | 'runtimeHandler' | 'createdAt' | 'timeline' | 'traceparent'
 >;
 
-export function podFacts(metadata: PodSandboxMetadata__Output, runtimeHandler: string, now: number): PodFacts {
+export function podFacts(
+  metadata: PodSandboxMetadata__Output,
+  runtimeHandler: string,
+  now: number,
+  traceparent?: string,
+): PodFacts {
   const { uid: podUid, name: podName, namespace: podNamespace, attempt } = metadata;
-  return { podUid, podName, podNamespace, attempt, runtimeHandler, createdAt: now, timeline: { asked: now } };
+  const pod = { podUid, podName, podNamespace, attempt, runtimeHandler, traceparent };
+  return { ...pod, createdAt: now, timeline: { asked: now } };
 }
 
 export function noPod(now: number): PodFacts {

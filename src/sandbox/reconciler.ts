@@ -20,6 +20,16 @@ const SILENT: ReadonlySet<StepKind> = new Set(['ready', 'settle', 'forget']);
 /** Codes with which agent.connect says that there is no way back to a machine. */
 const GONE: ReadonlySet<ErrorCode> = new Set(['ABORTED', 'PERMISSION_DENIED', 'DEADLINE_EXCEEDED']);
 
+/** Told of a step as it begins, with the record as it is then; what it returns is told of the end. */
+export type ObserveStep = (
+  step: StepKind,
+  record: SandboxRecord,
+) => (
+  outcome: 'done' | 'failed' | 'interrupted',
+  facts: Readonly<Record<string, string | number>>,
+  error?: InfraletError,
+) => void;
+
 const INTERRUPTED = new InfraletError('ABORTED', 'the sandbox is no longer wanted');
 
 /** States from which a sandbox can fail. */
@@ -33,13 +43,19 @@ export class Reconciler implements AsyncDisposable {
   readonly #inProgress = new Map<SandboxId, AbortController>();
   readonly #deps: StepDeps;
   readonly #journal: Journal;
+  readonly #observe: ObserveStep | undefined;
   readonly #config: Config;
   readonly #clock: Clock;
   readonly #log: Logger;
 
-  constructor(options: { readonly deps: StepDeps; readonly journal: Journal }) {
+  constructor(options: {
+    readonly deps: StepDeps;
+    readonly journal: Journal;
+    readonly observe?: ObserveStep | undefined;
+  }) {
     this.#deps = options.deps;
     this.#journal = options.journal;
+    this.#observe = options.observe;
     this.#config = options.deps.config;
     this.#clock = options.deps.clock;
     this.#log = options.deps.log.child({ component: 'reconciler' });
@@ -63,11 +79,22 @@ export class Reconciler implements AsyncDisposable {
 
   /** Ends a sandbox for a reason that lies outside (machine died); the kubelet sees it NotReady. */
   fail(id: SandboxId, reason: string): void {
-    if (this.#deps.store.transition(id, CAN_FAIL, 'failed', { reason, lastError: reason })) {
+    const failed = { failed: this.#clock.now() };
+    if (this.#deps.store.transition(id, CAN_FAIL, 'failed', { reason, lastError: reason }, failed)) {
       this.#log.warn('sandbox failed', { sandboxId: id, reason });
       this.#deps.containers.lost(id, reason);
       this.interrupt(id);
     }
+  }
+
+  /** Failures in a row of a sandbox that is tried again. */
+  failures(id: SandboxId): number {
+    return this.#failures.get(id) ?? 0;
+  }
+
+  /** Sandboxes being worked on, and how many of them wait for their next try. */
+  get figures(): { readonly active: number; readonly failing: number } {
+    return { active: this.#runner.keys.length, failing: this.#failures.size };
   }
 
   async #reconcile(id: SandboxId, signal: AbortSignal): Promise<NextRun> {
@@ -125,17 +152,30 @@ export class Reconciler implements AsyncDisposable {
     const entry = this.#deps.store.get(id);
     if (!entry) return;
     const silent = SILENT.has(step);
+    const ended = this.#observe?.(step, entry.record);
     if (!silent) this.#journal.addStep(id, this.#clock.now(), step, 'intent', '');
     try {
       await this.#executors[step](entry, signal);
       if (!silent) this.#journal.addStep(id, this.#clock.now(), step, 'done', '');
+      ended?.('done', this.#facts(id));
     } catch (error) {
+      ended?.(signal.aborted ? 'interrupted' : 'failed', this.#facts(id), InfraletError.from(error));
       const message = errorMessage(signal.aborted ? signal.reason : error);
       this.#journal.addStep(id, this.#clock.now(), step, 'failed', message.slice(0, 4000));
       // The other steps of the plan build on the same ground: without this one they are in vain.
       group.abort(error);
       throw error;
     }
+  }
+
+  /** What a step may have brought about, for those who look at it from outside. */
+  #facts(id: SandboxId): Readonly<Record<string, string | number>> {
+    const { instanceId, start, purchase } = this.#deps.store.get(id)?.record ?? {};
+    return {
+      ...(instanceId === undefined ? {} : { 'infralet.instance.id': instanceId }),
+      ...(start === undefined ? {} : { 'infralet.machine.start': start }),
+      ...(purchase ? { 'infralet.machine.type': purchase.type, 'infralet.machine.zone': purchase.zone } : {}),
+    };
   }
 
   #failed(id: SandboxId, error: unknown): NextRun {

@@ -72,6 +72,14 @@ const schema = z.object({
   /** The machine was made for another size than the pod's, and has not been told yet. */
   resize: z.boolean().default(false),
   instanceId: z.string().transform(parseInstanceId).optional(),
+  /** How the machine began, once it is there. */
+  start: z.enum(['clone', 'boot']).optional(),
+  /** What was bought for it, where machines are bought. */
+  purchase: z.object({ type: z.string(), zone: z.string(), market: z.string(), pricePerHour: z.number() }).optional(),
+  /** W3C trace context of the call that asked for the pod; absent: it is not traced. */
+  traceparent: z.string().optional(),
+  /** End of the console of a machine that has failed its pod, as far as it could be had. */
+  console: z.string().optional(),
   machine: z.enum(['none', 'launching', 'launched', 'gone']),
   enrolled: z.boolean(),
   /** Only a machine in a pool is ever suspended, and its pod's sandbox until it is resumed. */

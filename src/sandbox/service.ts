@@ -17,8 +17,16 @@ export interface SandboxView {
 }
 
 export interface SandboxService {
-  /** Blocks until ready. A second call for the same pod and attempt joins the first. */
-  run(config: PodSandboxConfig__Output, runtimeHandler: string, signal: AbortSignal): Promise<SandboxId>;
+  /**
+   * Blocks until ready. A second call for the same pod and attempt joins the first.
+   * @param traceparent of the call, whose trace the sandbox's becomes.
+   */
+  run(
+    config: PodSandboxConfig__Output,
+    runtimeHandler: string,
+    signal: AbortSignal,
+    traceparent?: string,
+  ): Promise<SandboxId>;
   /** Idempotent; succeeds on the unknown. */
   stop(id: string, signal: AbortSignal): Promise<void>;
   /** Idempotent; succeeds on the unknown. */

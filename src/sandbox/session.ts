@@ -54,6 +54,11 @@ export class Sessions implements AsyncDisposable {
     this.#leaseMs = options.leaseMs;
   }
 
+  /** How many are open. */
+  get size(): number {
+    return this.#open.size;
+  }
+
   get(id: SandboxId): AgentChannel | undefined {
     return this.#open.get(id)?.channel;
   }

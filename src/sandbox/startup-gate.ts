@@ -64,6 +64,13 @@ export class StartupGate {
     place?.leave();
   }
 
+  /** Places taken, and how many wait for one, by kind. */
+  get figures(): Readonly<Record<StartKind, { readonly inside: number; readonly waiting: number }>> {
+    const of = (queue: PQueue) => ({ inside: queue.pending, waiting: queue.size });
+    const { pod, claimed, refill } = this.#queues;
+    return { pod: of(pod), claimed: of(claimed), refill: of(refill) };
+  }
+
   #makeRoom(): void {
     const { pod, claimed, refill } = this.#queues;
     const room = this.#atOnce - pod.pending - pod.size;

@@ -44,6 +44,8 @@ export interface StepDeps {
   readonly sessions: Sessions;
   readonly store: SandboxStore;
   readonly containers: ContainerHooks;
+  /** Keeps what happened on the way through a step, for `infralet why`. */
+  readonly note: (id: SandboxId, step: StepKind, text: string) => void;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -52,6 +54,10 @@ type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
 
 /** Of the console, in an error message. */
 const TAIL_BYTES = 1024;
+/** Of the console of a machine that has failed, kept for `infralet why`. */
+const KEPT_CONSOLE_BYTES = 4096;
+/** A machine that has failed is paid for until it is gone. */
+const CONSOLE_MS = 3000;
 
 export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executor>> {
   const { store, provider, network, clock, sessions } = deps;
@@ -76,13 +82,15 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
           shape: record.shape,
           placement: record.placement,
           userData: deps.dialer.userData(record.enrolToken, { sandboxId: record.id }),
+          note: (text) => deps.note(record.id, 'machine.launch', text),
         },
         record.pool !== '',
         signal,
       );
       // Machines of one shared launch call have tokens that were not known before it.
       const { enrolToken = record.enrolToken } = instance;
-      const launched = { machine: 'launched', instanceId: instance.id, enrolToken } as const;
+      const { start, purchase } = instance;
+      const launched = { machine: 'launched', instanceId: instance.id, enrolToken, start, purchase } as const;
       const launch = { launch: clock.now() };
       if (!store.transition(record.id, ['requested'], 'running', launched, launch)) {
         store.update(record.id, launched, launch);
@@ -174,6 +182,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     },
 
     'machine.terminate': async ({ record }, signal) => {
+      await keepConsole(deps, record, signal);
       const ids = await instanceIds(provider, deps.config, record, signal);
       await sessions.end(record.id, 'the machine is terminated');
       await provider.terminate(ids, signal);
@@ -193,9 +202,18 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
 
     forget: async ({ record }) => {
       await deps.containers.forget(record.id);
-      store.remove(record.id);
+      store.remove(record.id, { at: clock.now(), keep: deps.config.reconciler.keepEnded });
     },
   };
+}
+
+/** Before the machine goes with it: the console is what tells why a machine has failed its pod. */
+async function keepConsole(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<void> {
+  if (record.state !== 'failed' || record.console !== undefined || record.instanceId === undefined) return;
+  using limit = withTimeout(signal, CONSOLE_MS, 'reading the console');
+  const console = await consoleTail(deps.provider, record.instanceId, KEPT_CONSOLE_BYTES, limit);
+  signal.throwIfAborted();
+  deps.store.update(record.id, { console });
 }
 
 function startKind({ pool, machine }: SandboxRecord): StartKind {

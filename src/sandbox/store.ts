@@ -4,7 +4,7 @@ import { InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
 import { abortable } from '../base/keyed-lock.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
-import type { Journal } from '../state/journal.ts';
+import type { Journal, Keepsake } from '../state/journal.ts';
 import { parseSandboxRecord, type SandboxRecord, type SandboxState } from './record.ts';
 
 export interface SandboxEntry {
@@ -194,10 +194,16 @@ export class SandboxStore {
     return record;
   }
 
-  remove(id: SandboxId): void {
+  /** @param keep what stays known of it, for `infralet why`. */
+  remove(id: SandboxId, keep?: Pick<Keepsake, 'at' | 'keep'>): void {
     const held = this.#held.get(id);
     if (!held) return;
-    this.#journal.deleteSandbox(id);
+    const { record } = held;
+    // Machines of pools come and go; only why one has failed is of interest.
+    const failed = record.state === 'failed' || (record.pool === '' && !record.listed);
+    const keepsake =
+      keep && (failed || record.pool === '') ? { ...keep, failed, record: withoutSecrets(record) } : undefined;
+    this.#journal.deleteSandbox(id, keepsake);
     this.#held.delete(id);
     this.#members.delete(id);
     this.#version += 1;
@@ -242,6 +248,10 @@ export class SandboxStore {
 export function isWaiting(record: SandboxRecord): boolean {
   const { pool, wanted, state, power } = record;
   return pool !== '' && wanted === 'ready' && state === 'connected' && power !== 'suspending';
+}
+
+function withoutSecrets(record: SandboxRecord): SandboxRecord {
+  return { ...record, enrolToken: '' };
 }
 
 function attemptKey(podUid: string, attempt: number): string {

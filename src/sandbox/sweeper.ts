@@ -20,6 +20,14 @@ export interface SweeperDeps {
   readonly log: Logger;
 }
 
+/** By kind of thing. */
+export interface SweepFigures {
+  /** Of nobody at the last look. */
+  readonly found: Readonly<Record<Orphan['kind'], number>>;
+  /** Removed so far. */
+  readonly removed: Readonly<Record<Orphan['kind'], number>>;
+}
+
 export const ORPHAN_KINDS = ['machine', 'network', 'disk', 'interface', 'address'] as const;
 
 /** JSON-able. */
@@ -54,9 +62,14 @@ export class Sweeper implements AsyncDisposable {
   #loop: Promise<void> = Promise.resolve();
   /** What nobody owned at the last look, with the time when it was seen first. */
   #suspects: ReadonlyMap<string, number> = new Map();
+  #figures: SweepFigures = { found: countKinds([]), removed: countKinds([]) };
 
   constructor(deps: SweeperDeps) {
     this.#deps = deps;
+  }
+
+  get figures(): SweepFigures {
+    return this.#figures;
   }
 
   start(): void {
@@ -91,12 +104,23 @@ export class Sweeper implements AsyncDisposable {
     for (const { kind, id, sandboxId, ageMs } of again) {
       log.warn('removing what nobody owns', { kind, id, sandboxId, ageMs });
     }
+    this.#figures = { ...this.#figures, found: countKinds(orphans) };
+    const failed = new Set<Found>();
     await removeAll(again, signal, (orphan, error) => {
+      failed.add(orphan);
       const { kind, id } = orphan;
       log.warn('what nobody owns could not be removed; it will be tried again', {
         ...{ kind, id, reason: errorMessage(error) },
       });
     });
+    this.#count(again.filter((orphan) => !failed.has(orphan)));
+  }
+
+  #count(removed: readonly Found[]): void {
+    const { found } = this.#figures;
+    const sum = { ...this.#figures.removed };
+    for (const { kind } of removed) sum[kind] += 1;
+    this.#figures = { found, removed: sum };
   }
 
   /** What is nobody's now, be it young. */
@@ -113,6 +137,7 @@ export class Sweeper implements AsyncDisposable {
     const old = wanted.flatMap(({ orphan }) => (orphan && this.#isOld(orphan) ? [orphan] : []));
     const failures = new Map<string, string>();
     await removeAll(old, signal, ({ key }, error) => failures.set(key, errorMessage(error)));
+    this.#count(old.filter(({ key }) => !failures.has(key)));
     return wanted.map(({ kind, id, orphan }) => {
       if (!orphan) return { kind, id, outcome: 'gone', reason: '' };
       if (!this.#isOld(orphan)) return { kind, id, outcome: 'young', reason: '' };
@@ -181,6 +206,12 @@ function keyOf({ kind, id }: Pick<Orphan, 'kind' | 'id'>): string {
 }
 
 /** Side by side, so that ends share a call; one that fails keeps none of the others. Machines first: they hold the rest. */
+function countKinds(orphans: readonly Orphan[]): Record<Orphan['kind'], number> {
+  const counts = { machine: 0, network: 0, disk: 0, interface: 0, address: 0 };
+  for (const { kind } of orphans) counts[kind] += 1;
+  return counts;
+}
+
 async function removeAll(
   orphans: readonly Found[],
   signal: AbortSignal,

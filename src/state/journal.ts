@@ -24,6 +24,10 @@ CREATE TABLE IF NOT EXISTS steps (
   step TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS steps_by_sandbox ON steps (sandbox_id, seq);
+CREATE TABLE IF NOT EXISTS ended (
+  id TEXT PRIMARY KEY, at INTEGER NOT NULL, failed INTEGER NOT NULL, record TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS ended_by_time ON ended (failed, at);
 `;
 
 export interface Row {
@@ -32,14 +36,32 @@ export interface Row {
   readonly request: Uint8Array;
 }
 
-/** `intent` is written before a step touches the outside, the others after. */
-export type StepOutcome = 'intent' | 'done' | 'failed';
+/** `intent` is written before a step touches the outside, `done` or `failed` after; a `note` tells of something on the way. */
+const STEP_OUTCOMES = ['intent', 'done', 'failed', 'note'] as const;
+export type StepOutcome = (typeof STEP_OUTCOMES)[number];
 
 export interface StepEntry {
   readonly at: number;
   readonly step: string;
   readonly outcome: StepOutcome;
   readonly detail: string;
+}
+
+/** A sandbox that was removed, as it was then. */
+export interface EndedRow {
+  readonly id: string;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  readonly record: unknown;
+}
+
+/** What stays of a sandbox that is removed: its last record and its steps, until `keep` newer ones of its kind are gone, too. */
+export interface Keepsake {
+  readonly at: number;
+  readonly record: unknown;
+  /** Kinds do not push each other out: a failure is still known after a thousand pods that went well. */
+  readonly failed: boolean;
+  readonly keep: number;
 }
 
 /** Steps kept per sandbox; a sandbox that retries for days must not fill the disk. */
@@ -133,18 +155,47 @@ export class Journal implements Disposable {
     this.#db.prepare('DELETE FROM containers WHERE id = ?').run(id);
   }
 
-  /** Forgets a sandbox with its containers and steps, in one transaction. */
-  deleteSandbox(id: string): void {
+  /** Forgets a sandbox with its containers and steps, but for what is to be kept of it, in one transaction. */
+  deleteSandbox(id: string, keepsake?: Keepsake): void {
     this.#db.exec('BEGIN IMMEDIATE');
     try {
       this.#db.prepare('DELETE FROM containers WHERE sandbox_id = ?').run(id);
-      this.#db.prepare('DELETE FROM steps WHERE sandbox_id = ?').run(id);
       this.#db.prepare('DELETE FROM sandboxes WHERE id = ?').run(id);
+      if (keepsake && keepsake.keep > 0) this.#keep(id, keepsake);
+      else this.#db.prepare('DELETE FROM steps WHERE sandbox_id = ?').run(id);
       this.#db.exec('COMMIT');
     } catch (error) {
       this.#db.exec('ROLLBACK');
       throw error;
     }
+  }
+
+  #keep(id: string, { at, record, failed, keep }: Keepsake): void {
+    const kind = failed ? 1 : 0;
+    this.#db
+      .prepare('INSERT OR REPLACE INTO ended (id, at, failed, record) VALUES (?, ?, ?, ?)')
+      .run(id, at, kind, JSON.stringify(record));
+    const old = this.#db
+      .prepare('SELECT id FROM ended WHERE failed = ? ORDER BY at DESC, rowid DESC LIMIT -1 OFFSET ?')
+      .all(kind, keep);
+    for (const row of old) {
+      this.#db.prepare('DELETE FROM steps WHERE sandbox_id = ?').run(String(row['id']));
+      this.#db.prepare('DELETE FROM ended WHERE id = ?').run(String(row['id']));
+    }
+  }
+
+  /** What is kept of removed sandboxes, the newest first; rows that cannot be read are left out. */
+  ended(): readonly EndedRow[] {
+    return this.#db
+      .prepare('SELECT id, at, record FROM ended ORDER BY at DESC, rowid DESC')
+      .all()
+      .flatMap((row) => {
+        try {
+          return [{ id: String(row['id']), at: Number(row['at']), record: JSON.parse(String(row['record'])) }];
+        } catch {
+          return [];
+        }
+      });
   }
 
   addStep(sandboxId: string, at: number, step: string, outcome: StepOutcome, detail: string): void {
@@ -159,7 +210,7 @@ export class Journal implements Disposable {
       .map((row) => ({
         at: Number(row['at']),
         step: String(row['step']),
-        outcome: row['outcome'] === 'intent' || row['outcome'] === 'done' ? row['outcome'] : 'failed',
+        outcome: STEP_OUTCOMES.find((known) => known === row['outcome']) ?? 'failed',
         detail: String(row['detail']),
       }));
   }

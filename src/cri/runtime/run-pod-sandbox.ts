@@ -14,6 +14,6 @@ export async function runPodSandbox(
   const config = checkSandboxConfig('config', request.config);
   oneOf('runtime_handler', request.runtimeHandler, deps.config.runtimeHandlers);
   await requireSeccomp(config.linux?.securityContext ?? null);
-  const podSandboxId = await deps.sandboxes.run(config, request.runtimeHandler, context.signal);
+  const podSandboxId = await deps.sandboxes.run(config, request.runtimeHandler, context.signal, context.traceparent);
   return { podSandboxId };
 }

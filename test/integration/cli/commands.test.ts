@@ -123,6 +123,38 @@ const record: ImageRecord = {
 };
 const loads: { readonly source: string; readonly names: readonly string[] }[] = [];
 const READY = { ...INFO, containers: { running: 1, all: 2 } };
+/** As an older or newer daemon might tell it: fields are missing, and the guest's console tries its luck. */
+const WHY = {
+  id: ID,
+  podName: 'web',
+  podNamespace: 'default',
+  attempt: 2,
+  state: 'failed',
+  createdAt: Date.now() - 90_000,
+  removedAt: Date.now() - 60_000,
+  instanceId: 'i-1',
+  start: 'clone',
+  purchase: { type: 'c7i.large', zone: 'a', market: 'spot', pricePerHour: 0.03 },
+  verdict: { kind: 'failed', text: 'guest.run failed: no room', next: 'make room' },
+  events: [
+    { ms: 0, kind: 'asked', outcome: '', name: 'asked', text: 'the kubelet asks' },
+    { ms: 3, kind: 'note', outcome: '', name: 'machine.launch', text: 'c7i.large/b is not to be had' },
+    { ms: 4, kind: 'step', outcome: 'done', tookMs: 812, name: 'machine.launch', text: '' },
+    { ms: 820, kind: 'step', outcome: 'failed', tookMs: 15.4, name: 'guest.run', text: 'no room\nreally' },
+  ],
+  consoleTail: 'panic\u001b[31m now',
+  others: [
+    {
+      id: ID,
+      podName: 'web',
+      podNamespace: 'default',
+      attempt: 1,
+      state: 'stopped',
+      createdAt: Date.now(),
+      removedAt: null,
+    },
+  ],
+};
 const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [READY]) =>
   await startAdminServer({
     path: adminSocket(socket),
@@ -150,6 +182,10 @@ const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [REA
         removed.push(...named.map(({ kind, id }) => `${kind}/${id}`));
         return named.map(({ kind, id }) => ({ kind, id, outcome: kind === 'disk' ? 'failed' : 'removed', reason: '' }));
       },
+    },
+    why: async (pod) => {
+      if (pod !== 'default/web') throw new InfraletError('NOT_FOUND', `there is no pod ${pod}`);
+      return WHY;
     },
     drainMs: 100,
     log: nullLogger,
@@ -248,6 +284,35 @@ describe('orphans', () => {
     expect(await runCommand(['orphans', '--delete', '--config', config], second)).toBe(1);
     expect(removed).toEqual(['machine/i-0123', 'disk/vol-1']);
     expect(second.stdout()).toMatch(/i-0123 .* removed\n.*vol-1 .* could not be removed/);
+  });
+});
+
+describe('why', () => {
+  it('tells the causes in order, with times, the console and what else has this name', async () => {
+    await using _admin = await admin();
+    const io = captureIo();
+    await runCommand(['why', 'default/web', '--config', config], io);
+    const text = io.stdout();
+    expect(text).toContain('default/web (attempt 2');
+    expect(text).toContain('failed: guest.run failed: no room');
+    expect(text).toContain('→ make room');
+    expect(text).toContain('machine i-1, cloned, c7i.large in a (spot), $0.03/h');
+    expect(text).toMatch(/0 {2}the kubelet asks\n +3 {2}machine\.launch: c7i\.large\/b is not to be had\n/);
+    expect(text).toContain('machine.launch: done in 812 ms');
+    expect(text).toMatch(/820 {2}guest\.run: FAILED after 15 ms: no room\n +really\n/);
+    expect(text).toContain('  panic now');
+    expect(text).toMatch(/default\/web +1 +stopped/);
+    expect(text).toMatch(/removed \d+s ago/);
+  });
+
+  it('gives all of it as JSON, and says so when there is no such pod', async () => {
+    await using _admin = await admin();
+    const io = captureIo();
+    await runCommand(['why', 'default/web', '--json', '--config', config], io);
+    expect(JSON.parse(io.stdout())).toEqual(WHY);
+    await expect(runCommand(['why', 'other', '--config', config], captureIo())).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
   });
 });
 

@@ -44,6 +44,7 @@ it('runs a pod with the labels of a kubelet, which crictl shows, and removes it 
       describe: never,
       doctor: never,
       ...{ explainSize: never, orphans: never, removeOrphans: never },
+      why: never,
       ...templates,
       [Symbol.dispose]: () => undefined,
     };
