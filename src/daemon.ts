@@ -25,6 +25,7 @@ import { explainSize, parseFootprint } from './sandbox/explain.ts';
 import { type NodeFacts, parseResolvConf } from './sandbox/guest-config.ts';
 import { machineShape } from './sandbox/sizing.ts';
 import { Journal } from './state/journal.ts';
+import { PodFiles } from './state/pod-files.ts';
 import { createStreamingServer } from './streaming/server.ts';
 import type { Logger } from './telemetry/log.ts';
 import type { Meters } from './telemetry/meters.ts';
@@ -66,6 +67,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
   const runtime = stack.use(
     startNodeRuntime({
       ...{ config, node, cri: loadCri(), journal, provider, network, dialer, images, clock, log, meters, tracer },
+      podFiles: new PodFiles(join(config.stateDir, 'pods')),
       guestImage: async () => await guestImage(config),
     }),
   );

@@ -20,6 +20,7 @@ import type { ChannelDialer } from './guest/channel.ts';
 import { SHARE_DIRECTORY } from './guest-image/manifest.ts';
 import type { ImageService } from './image/service.ts';
 import type { PodNetwork } from './network/pod-network.ts';
+import { keepPods, requireNetworks } from './pod-keeper.ts';
 import { containerCodec, sandboxCodec } from './rpc/codecs.ts';
 import type { CriPackage } from './rpc/load.ts';
 import { type DescribeDeps, describeSandbox, listPools, listSandboxes } from './sandbox/describe.ts';
@@ -39,6 +40,7 @@ import { Sweeper } from './sandbox/sweeper.ts';
 import { TemplateKeeper } from './sandbox/templates.ts';
 import { whySandbox } from './sandbox/why.ts';
 import type { Journal } from './state/journal.ts';
+import type { PodFiles } from './state/pod-files.ts';
 import { StatsKeeper } from './stats/keeper.ts';
 import type { StatsService } from './stats/service.ts';
 import type { Logger } from './telemetry/log.ts';
@@ -52,6 +54,8 @@ export interface NodeRuntimeOptions {
   readonly node: NodeFacts;
   readonly cri: CriPackage;
   readonly journal: Journal;
+  /** Copies of ready pods, for the day when the journal is lost. */
+  readonly podFiles: PodFiles;
   readonly provider: Provider;
   readonly network: PodNetwork;
   readonly dialer: ChannelDialer;
@@ -103,6 +107,9 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     log.error('a record of the journal cannot be read; it is left alone', { what, id, reason: errorMessage(error) });
   sandboxStore.load(onBad('sandbox'));
   containerStore.load(onBad('container'));
+  const restored = keepPods({
+    ...{ files: options.podFiles, sandboxes: sandboxStore, containers: containerStore, cri: options.cri, log },
+  });
 
   const guestImages = new GuestImages(images);
   const mounts = new MountCarrier({
@@ -240,6 +247,19 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     templates.want(machineShape(null, null, config.machine));
   }
   sandboxes.recover();
+  const stopped = new AbortController();
+  const networksChecked = requireNetworks(
+    restored,
+    network,
+    (id, reason) => reconciler.fail(id, reason),
+    stopped.signal,
+  ).catch((error: unknown) => {
+    if (!stopped.signal.aborted) log.error('the networks of restored pods could not be looked at', { error });
+  });
+  stack.defer(async () => {
+    stopped.abort();
+    await networksChecked;
+  });
   pool.start();
   sweeper.start();
   const known: DescribeDeps = {

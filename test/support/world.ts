@@ -1,4 +1,5 @@
 /** A node in memory: the real runtime and a real journal file over machines, networks and images that are records. */
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Digest, parseDigest } from '../../src/base/ids.ts';
 import { systemClock } from '../../src/base/time.ts';
@@ -10,6 +11,7 @@ import type { ImageRecord, ImageService } from '../../src/image/service.ts';
 import { type NodeRuntime, startNodeRuntime } from '../../src/node-runtime.ts';
 import { loadCri } from '../../src/rpc/load.ts';
 import { Journal } from '../../src/state/journal.ts';
+import { PodFiles } from '../../src/state/pod-files.ts';
 import { nullLogger } from '../../src/telemetry/log.ts';
 import { FakeGuests, FakeNetwork } from './fake-guest.ts';
 import { KillSwitch } from './kill-switch.ts';
@@ -59,11 +61,13 @@ export class World {
   readonly network = new FakeNetwork();
   readonly provider: Provider;
   config: Config;
+  readonly podFiles: PodFiles;
   readonly #directory: string;
 
   private constructor(provider: Provider, directory: string, config: Config) {
     this.provider = provider;
     this.#directory = directory;
+    this.podFiles = new PodFiles(join(directory, 'pods'));
     this.config = config;
   }
 
@@ -76,6 +80,11 @@ export class World {
       new AbortController().signal,
     );
     return new World(provider, directory, config);
+  }
+
+  /** The journal's file is gone; for when no daemon runs. */
+  async loseJournal(): Promise<void> {
+    for (const suffix of ['', '-wal', '-shm']) await rm(join(this.#directory, `journal.db${suffix}`), { force: true });
   }
 
   /** Another configuration, from the next start on. */
@@ -112,6 +121,7 @@ export class World {
       network: killSwitch.wrap('network', this.network, ['add', 'join', 'remove']),
       dialer: killSwitch.wrap('dialer', dialer, ['enrol', 'connect']),
       images: images(),
+      podFiles: this.podFiles,
       guestImage: async () => this.guests.image,
       clock: systemClock,
       log: nullLogger,

@@ -461,7 +461,7 @@ describe('describe and image load, through the admin socket', () => {
     expect(io.stdout()).toContain('State:   ready\n');
     expect(io.stdout()).toContain('  launch   120 ms  (+ 120)\n  kernel  2500 ms  (+2380)\n');
     expect(io.stdout()).toMatch(/c{13} +nginx +0 +running +\d+s +registry\.example\/nginx:1/);
-    expect(io.stdout()).toMatch(/d{13} +nginx +1 +exited \(3, Error\) +9\ds +registry\.example\/nginx:1/);
+    expect(io.stdout()).toMatch(/d{13} +nginx +1 +exited \(3, Error\) +\d+s +registry\.example\/nginx:1/);
     expect(io.stdout()).toContain('  [    0.1] boot\n  login\n');
     expect(io.stdout()).toContain('Last error:\n  none\n');
   });
