@@ -254,6 +254,56 @@ describe('a provider over a cloud', () => {
     expect(cloud.calls).toEqual([]);
   });
 
+  test('explains what it would buy and why nothing else, and calls nothing', async () => {
+    cloud.capacity.set('small/a/on-demand', 0);
+    await launch(request());
+    const before = cloud.calls.length;
+    const shape = { cpuMillis: 1000, memoryBytes: GIB, diskBytes: GIB };
+    const { ranked, rejected } = await clock.run(provider.explain(shape, {}, signal));
+    expect(ranked.map(({ type, zone, pricePerHour }) => [type, zone, pricePerHour])).toEqual([
+      ['small', 'b', 0.11],
+      ['large', 'a', 0.2],
+    ]);
+    expect(Object.fromEntries(rejected.map(({ offer: { market }, reason }) => [market, reason]))).toEqual({
+      'on-demand': 'no small/a/on-demand is left',
+      spot: 'it is spot, on-demand is wanted',
+    });
+    expect(cloud.calls).toHaveLength(before);
+  });
+
+  test('a machine of a shared call is nobody’s orphan while the call goes on, and has a price when it is one', async () => {
+    for (let i = 0; i < 3; i += 1) {
+      cloud.script.push({ call: 'launch', when: 'after', fault: { kind: 'transient', message: 'no answer' } });
+    }
+    const both = Promise.all(
+      [request(), request()].map(async (asked) => launched((await provider.launch([asked], signal))[0])),
+    );
+    const looks: number[] = [];
+    const look = async (): Promise<void> => {
+      while (cloud.alive.length === 0 || cloud.count('launch') < 4) {
+        const seen = await provider.describe({ by: 'tags', tags: OWNER }, signal);
+        if (cloud.alive.length > 0) looks.push(seen.filter(({ tags }) => tags[TAGS.sandbox] === undefined).length);
+        await clock.sleep(200, signal);
+      }
+    };
+    await clock.run(Promise.all([both, look()]));
+    expect(looks.length).toBeGreaterThan(2);
+    expect(new Set(looks)).toEqual(new Set([0]));
+    await clock.run(clock.sleep(2000, signal));
+    expect(await clock.run(provider.describe({ by: 'tags', tags: OWNER }, signal))).toHaveLength(2);
+    // The store is lost as well: machines that nobody can name are there to be swept.
+    await clock.run(provider[Symbol.asyncDispose]());
+    rmSync(join(directory, 'launches.db'));
+    for (const suffix of ['-wal', '-shm']) rmSync(join(directory, `launches.db${suffix}`), { force: true });
+    provider = open();
+    await clock.run(provider.explain({ cpuMillis: 1, memoryBytes: 1, diskBytes: 1 }, {}, signal));
+    const lost = await clock.run(provider.describe({ by: 'tags', tags: OWNER }, signal));
+    expect(lost.map(({ tags, purchase }) => [tags[TAGS.sandbox], purchase?.pricePerHour])).toEqual([
+      [undefined, 0.1],
+      [undefined, 0.1],
+    ]);
+  });
+
   test('where a call makes one machine every pod has its own user data', async () => {
     await clock.run(provider[Symbol.asyncDispose]());
     provider = open(1);

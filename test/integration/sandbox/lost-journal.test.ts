@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { ContainerId, SandboxId } from '../../../src/base/ids.ts';
+import { abortable } from '../../../src/base/keyed-lock.ts';
 import { until } from '../../../src/base/time.ts';
 import { loadCri } from '../../../src/rpc/load.ts';
+import { KillSwitch } from '../../support/kill-switch.ts';
 import { podConfig } from '../../support/sandbox-records.ts';
 import { IMAGE, World } from '../../support/world.ts';
 
@@ -128,4 +130,48 @@ test('without copies, too, nothing is left to be paid for', async () => {
   await using daemon = world.start();
   expect(daemon.sandboxes.list()).toEqual([]);
   await until(async () => ((await machines()) === 0 && world.network.attached.size === 0 ? true : undefined), tick);
+});
+
+test('killed at any effect of a pod’s start, and the journal lost: the pod is there once when it is asked for again', async () => {
+  const start = async (daemon: ReturnType<World['start']>): Promise<void> => {
+    const sandbox = await daemon.sandboxes.run(pod, '', signal);
+    const id = await daemon.containers.create(sandbox, app('app'), pod, signal);
+    await daemon.containers.start(id, signal);
+  };
+  const counting = new KillSwitch(Number.POSITIVE_INFINITY, 'after');
+  {
+    await using daemon = world.start(counting);
+    await start(daemon);
+    for (const { id } of daemon.sandboxes.list()) await daemon.sandboxes.remove(id, signal);
+  }
+  const effects = counting.trace.length;
+  let kept = 0;
+  for (let n = 1; n <= effects; n += 2) {
+    world.guests.guests.clear();
+    const killSwitch = new KillSwitch(n, n % 4 === 1 ? 'after' : 'before');
+    const first = world.start(killSwitch);
+    const ended = start(first).catch(() => undefined);
+    await abortable(Promise.race([killSwitch.killed, ended]), signal);
+    first.journal[Symbol.dispose]();
+    await world.loseJournal();
+    {
+      await using second = world.start();
+      const listed = second.sandboxes.list();
+      kept += listed.length;
+      const sandbox = await second.sandboxes.run(pod, '', signal);
+      expect(
+        listed.every(({ id }) => id === sandbox),
+        `effect ${n}`,
+      ).toBe(true);
+      await until(async () => ((await machines()) === 1 && world.network.attached.size === 1 ? true : undefined), tick);
+      for (const { id } of second.containers.list()) await second.containers.remove(id, signal).catch(() => undefined);
+      await second.sandboxes.stop(sandbox, signal);
+      await second.sandboxes.remove(sandbox, signal);
+      await until(async () => ((await machines()) === 0 && world.network.attached.size === 0 ? true : undefined), tick);
+      expect(world.podFiles.ids(), `effect ${n}`).toEqual([]);
+    }
+    void first[Symbol.asyncDispose]();
+  }
+  expect(kept).toBeGreaterThan(0);
+  expect(kept).toBeLessThan(effects / 2);
 });
