@@ -17,6 +17,7 @@ import { containerSummary } from './container/summary.ts';
 import { sandboxTraces } from './container/traces.ts';
 import { EventFeed, type EventService } from './events/feed.ts';
 import type { ChannelDialer } from './guest/channel.ts';
+import { measuredDialer } from './guest/meters.ts';
 import { SHARE_DIRECTORY } from './guest-image/manifest.ts';
 import type { ImageService } from './image/service.ts';
 import type { PodNetwork } from './network/pod-network.ts';
@@ -96,10 +97,11 @@ const MAX_NOTE = 1000;
 
 /** Reads the journal and goes on with everything in it. Disposing stops the work; machines go on. */
 export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
-  const { config, node, journal, provider, network, dialer, images, clock, meters, tracer } = options;
+  const { config, node, journal, provider, network, images, clock, meters, tracer } = options;
   const stack = new AsyncDisposableStack();
   const sandboxStore = new SandboxStore(journal, sandboxCodec(options.cri));
   const containerStore = new ContainerStore(journal, containerCodec(options.cri));
+  const dialer = meters ? measuredDialer(meters, options.dialer) : options.dialer;
   const traces = sandboxTraces(sandboxStore, containerStore);
   const log = tracer ? tracedLogger(options.log, traces.idOf) : options.log;
   const logged = meters?.counter('infralet_log_bytes_total', 'Bytes of container logs copied from machines.', []);

@@ -120,23 +120,24 @@ function prometheus(registry: Registry, log: Logger): Meters {
         }
         for (const [values, value] of readings) put(values, value);
       };
-      if (kind === 'gauge') {
-        new Gauge({
-          ...{ name, help, labelNames, registers },
-          async collect() {
-            this.reset();
-            await fill((values, value) => this.set(values, value));
-          },
-        });
-      } else {
-        new Counter({
-          ...{ name, help, labelNames, registers },
-          async collect() {
-            this.reset();
-            await fill((values, value) => this.inc(values, value));
-          },
-        });
-      }
+      const common = { name, help, labelNames, registers: [] };
+      registry.registerMetric(
+        kind === 'gauge'
+          ? new Gauge({
+              ...common,
+              async collect() {
+                this.reset();
+                await fill((values, value) => this.set(values, value));
+              },
+            })
+          : new Counter({
+              ...common,
+              async collect() {
+                this.reset();
+                await fill((values, value) => this.inc(values, value));
+              },
+            }),
+      );
     },
   };
 }

@@ -6,6 +6,8 @@ import { loadCri } from '../../src/rpc/load.ts';
 export interface CriCallOptions {
   /** Milliseconds. @default 10_000 */
   readonly timeoutMs?: number;
+  /** Sent along. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** Cancels the call. */
   readonly signal?: AbortSignal;
 }
@@ -36,6 +38,7 @@ export function criClient(socket: string, options: ChannelOptions = {}): CriClie
       methods[name] = async (request: object = {}, call: CriCallOptions = {}): Promise<unknown> => {
         const { promise, resolve, reject } = Promise.withResolvers<unknown>();
         const metadata = new Metadata();
+        for (const [name, value] of Object.entries(call.headers ?? {})) metadata.set(name, value);
         const deadline = { deadline: Date.now() + (call.timeoutMs ?? 10_000) };
         const { path, requestSerialize: write, responseDeserialize: read } = definition;
         let active: { cancel(): void };

@@ -7,7 +7,7 @@ export async function scrape(url: string): Promise<ReadonlyMap<string, number>> 
   const values = new Map<string, number>();
   for (const line of (await response.text()).split('\n')) {
     if (line === '' || line.startsWith('#')) continue;
-    const [, name = '', labels = '', value = ''] = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line) ?? [];
+    const [, name = '', labels = '', value = ''] = /^([a-z_0-9]+)(?:\{(.*)\})? (\S+)$/.exec(line) ?? [];
     if (name === '') throw new Error(`not a series: ${line}`);
     const sorted = (labels.match(/[a-z_]+="(?:[^"\\]|\\.)*"/g) ?? []).sort().join(',');
     values.set(sorted === '' ? name : `${name}{${sorted}}`, Number(value));

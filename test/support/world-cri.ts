@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/base/time.ts';
+import { observeCalls } from '../../src/cri/observe.ts';
 import { createCriServer } from '../../src/cri/server.ts';
 import type { NodeRuntime } from '../../src/node-runtime.ts';
 import { createStreamingServer } from '../../src/streaming/server.ts';
@@ -10,7 +11,7 @@ import { nullLogger } from '../../src/telemetry/log.ts';
 import { type CriClient, criClient } from './cri-client.ts';
 import { containerRequest, podRequest } from './cri-requests.ts';
 import { type MemoryServices, memoryServices } from './cri-services.ts';
-import { IMAGE, World } from './world.ts';
+import { IMAGE, type Watched, World } from './world.ts';
 
 export class WorldCri implements AsyncDisposable {
   readonly world: World;
@@ -20,12 +21,15 @@ export class WorldCri implements AsyncDisposable {
   #client: CriClient | undefined;
   #runtime: NodeRuntime | undefined;
 
-  private constructor(world: World, directory: string) {
+  readonly #watched: Watched;
+
+  private constructor(world: World, directory: string, watched: Watched) {
     this.world = world;
+    this.#watched = watched;
     this.#directory = directory;
   }
 
-  static async start(settings: Readonly<Record<string, object>> = {}): Promise<WorldCri> {
+  static async start(settings: Readonly<Record<string, object>> = {}, watched: Watched = {}): Promise<WorldCri> {
     const directory = await mkdtemp(join(tmpdir(), 'infralet-world-'));
     const server = { socket: join(directory, 'cri.sock'), drain: '2s' };
     const world = await World.make(directory, {
@@ -35,7 +39,7 @@ export class WorldCri implements AsyncDisposable {
       reconciler: { launchConcurrency: 16 },
       ...settings,
     });
-    const made = new WorldCri(world, directory);
+    const made = new WorldCri(world, directory, watched);
     await made.boot();
     return made;
   }
@@ -53,7 +57,7 @@ export class WorldCri implements AsyncDisposable {
   async boot(): Promise<void> {
     const { config } = this.world;
     await using stack = new AsyncDisposableStack();
-    const runtime = stack.use(this.world.start());
+    const runtime = stack.use(this.world.start(undefined, this.#watched));
     const streaming = stack.use(
       await createStreamingServer({ config: config.streaming, log: nullLogger, clock: systemClock }),
     );
@@ -71,6 +75,7 @@ export class WorldCri implements AsyncDisposable {
         images: this.images.images,
         imageDirectory: join(this.#directory, 'images'),
         streaming,
+        observe: observeCalls({ meters: undefined, tracer: undefined, ...this.#watched, traceOf: runtime.traceOf }),
         runtimeStatus: async () => ({
           runtime: { ok: false, reason: 'Test', message: 'a test' },
           network: fine,

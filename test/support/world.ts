@@ -8,7 +8,7 @@ import { loadProvider } from '../../src/cloud/loader.ts';
 import { type Config, configSchema } from '../../src/config/schema.ts';
 import type { AgentChannel, ChannelDialer } from '../../src/guest/channel.ts';
 import type { ImageRecord, ImageService } from '../../src/image/service.ts';
-import { type NodeRuntime, startNodeRuntime } from '../../src/node-runtime.ts';
+import { type NodeRuntime, type NodeRuntimeOptions, startNodeRuntime } from '../../src/node-runtime.ts';
 import { loadCri } from '../../src/rpc/load.ts';
 import { Journal } from '../../src/state/journal.ts';
 import { PodFiles } from '../../src/state/pod-files.ts';
@@ -55,6 +55,9 @@ function withPower(provider: Provider, killSwitch: KillSwitch): Provider {
   return Object.assign(counted, { power: killSwitch.wrap('power', power, ['suspend', 'resume']) });
 }
 
+/** What looks at it from outside. */
+export type Watched = Partial<Pick<NodeRuntimeOptions, 'meters' | 'tracer' | 'log'>>;
+
 /** What outlives a daemon: machines, networks, the journal's file. */
 export class World {
   readonly guests = new FakeGuests();
@@ -93,7 +96,10 @@ export class World {
   }
 
   /** Starts a daemon's heart; with a kill switch, its effects count. */
-  start(killSwitch = new KillSwitch(Number.POSITIVE_INFINITY, 'after')): NodeRuntime & { readonly journal: Journal } {
+  start(
+    killSwitch = new KillSwitch(Number.POSITIVE_INFINITY, 'after'),
+    watched: Watched = {},
+  ): NodeRuntime & { readonly journal: Journal } {
     const journal = new Journal(join(this.#directory, 'journal.db'));
     const { guests } = this;
     const channel = (made: AgentChannel): AgentChannel => killSwitch.wrap('guest', made, ['cri', 'putFiles']);
@@ -125,6 +131,7 @@ export class World {
       guestImage: async () => this.guests.image,
       clock: systemClock,
       log: nullLogger,
+      ...watched,
     });
     untilStarted.move();
     return {
