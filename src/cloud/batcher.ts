@@ -13,8 +13,8 @@ export interface BatchWindow {
 interface Open<Item, Result> {
   readonly items: { readonly item: Item; readonly result: PromiseWithResolvers<Result> }[];
   readonly begun: number;
-  /** When the latest item came. */
-  latest: number;
+  /** When it closes unless another item comes. */
+  idleUntil: number;
   readonly closed: AbortController;
 }
 
@@ -35,8 +35,11 @@ export class Batcher<Item, Result> {
     this.#run = run;
   }
 
-  /** Items with the same key share a batch. A caller that gives up leaves its item in: the work may be done already. */
-  async add(key: string, item: Item, signal: AbortSignal): Promise<Result> {
+  /**
+   * Items with the same key share a batch. A caller that gives up leaves its item in: the work may be done already.
+   * @param idleMs how long to wait for more after this item, milliseconds.
+   */
+  async add(key: string, item: Item, signal: AbortSignal, idleMs = this.#window.idleMs): Promise<Result> {
     signal.throwIfAborted();
     const result = Promise.withResolvers<Result>();
     // A result that nobody waits for any more must not become an unhandled rejection.
@@ -44,11 +47,11 @@ export class Batcher<Item, Result> {
     const now = this.#clock.now();
     let open = this.#open.get(key);
     if (!open) {
-      open = { items: [], begun: now, latest: now, closed: new AbortController() };
+      open = { items: [], begun: now, idleUntil: now, closed: new AbortController() };
       this.#open.set(key, open);
     }
     open.items.push({ item, result });
-    open.latest = now;
+    open.idleUntil = now + idleMs;
     // With its item in it: on a busy machine the window may have passed by the next line.
     if (open.items.length === 1) void this.#watch(key, open);
     if (open.items.length >= this.#window.maxItems) this.#close(key, open);
@@ -57,9 +60,9 @@ export class Batcher<Item, Result> {
 
   /** Closes the batch when its time has come; every item that comes moves the end of the pause. */
   async #watch(key: string, open: Open<Item, Result>): Promise<void> {
-    const { idleMs, maxMs } = this.#window;
+    const { maxMs } = this.#window;
     while (!open.closed.signal.aborted) {
-      const left = Math.min(open.latest + idleMs, open.begun + maxMs) - this.#clock.now();
+      const left = Math.min(open.idleUntil, open.begun + maxMs) - this.#clock.now();
       if (left <= 0) this.#close(key, open);
       else await this.#clock.sleep(left, open.closed.signal).catch(() => undefined);
     }

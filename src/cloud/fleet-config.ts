@@ -33,6 +33,9 @@ export function fleetSettings(buckets: BucketDefaults) {
       .prefault({})
       .describe('Own rate limits per account and region, a tenth below the published ones; other programs share them.'),
     batchIdle: duration('35ms').describe('A launch call is made when no other pod has come for this long.'),
+    batchNextOffer: duration('5ms').describe(
+      'The same for pods whose first offer was not to be had: those of one call come together, and have waited already.',
+    ),
     batchMax: duration('1s').describe('A launch call is made this long after its first pod at the latest.'),
     terminateIdle: duration('100ms').describe('Machines that end within this time end in one call.'),
     describeEvery: duration('1s').describe('Least time between two reads of the machine list, for all pods together.'),

@@ -212,7 +212,8 @@ export class CloudProvider implements Provider {
       const offer = choice.ranked.find((candidate) => !passed.has(offerKey(candidate)));
       if (!offer || asked >= this.#options.config.launchOffers) throw new LaunchFault(noOffer(choice, lastFault));
       passed.add(offerKey(offer));
-      outcome = await this.#wishes.add(groupKey(request, offer), { request, offer }, signal);
+      const idleMs = lastFault ? this.#options.config.batchNextOffer : this.#options.config.batchIdle;
+      outcome = await this.#wishes.add(groupKey(request, offer), { request, offer }, signal, idleMs);
     }
   }
 

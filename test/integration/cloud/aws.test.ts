@@ -111,7 +111,7 @@ describe('EC2', () => {
     expect(purchase).toMatchObject({ type: 't3.small', zone: 'z-1b' });
     const [, refused, next, ...more] = ec2.calls.filter(({ action }) => action === 'RunInstances');
     expect(refused?.outcome).toBe('InsufficientInstanceCapacity');
-    // The batch window of 35 ms is part of it.
+    // The batch window of 5 ms is part of it.
     expect((next?.at ?? 0) - (refused?.at ?? 0)).toBeLessThan(100);
     expect(more).toEqual([]);
   });

@@ -134,7 +134,7 @@ describe('a provider over a cloud', () => {
     const first = await launch(request());
     expect(first.purchase).toMatchObject({ zone: 'b', type: 'small' });
     const [refused, next] = cloud.calls.filter(({ call }) => call === 'launch');
-    expect((next?.at ?? 0) - (refused?.at ?? 0)).toBeLessThanOrEqual(100);
+    expect((next?.at ?? 0) - (refused?.at ?? 0)).toBeLessThanOrEqual(config.batchNextOffer);
     await launch(request());
     expect(cloud.count('launch')).toBe(3);
     await clock.run(clock.sleep(config.unavailableTtl + 1, signal));
@@ -149,6 +149,13 @@ describe('a provider over a cloud', () => {
     );
     expect(results.map(({ purchase }) => purchase?.zone ?? '').sort()).toEqual(['a', 'a', 'a', 'b', 'b']);
     expect(cloud.alive).toHaveLength(5);
+  });
+
+  test('many pods that have to take the next offer take it together', async () => {
+    cloud.capacity.set('small/a/on-demand', 0);
+    const all = Array.from({ length: 50 }, async () => launched((await provider.launch([request()], signal))[0]));
+    await clock.run(Promise.all(all));
+    expect(cloud.count('launch')).toBe(2);
   });
 
   test('spot-preferred takes spot first and on-demand when the quota for spot is used up', async () => {
