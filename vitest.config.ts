@@ -40,6 +40,7 @@ export default defineConfig({
         test: {
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
+          globalSetup: ['test/support/shared-templates.ts'],
           testTimeout: 300_000,
           hookTimeout: 600_000,
           ...serial,

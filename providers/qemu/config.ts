@@ -75,6 +75,14 @@ const schema = z.strictObject({
     .refine((path) => path === '' || path.startsWith('/'), 'must be absolute or empty')
     .default('')
     .describe("Directory of the machines' working directories; empty: <stateDir>/providers/qemu/machines."),
+  templateDir: z
+    .string()
+    .refine((path) => path === '' || path.startsWith('/'), 'must be absolute or empty')
+    .default('')
+    .describe(
+      'Directory of the templates; empty: <stateDir>/providers/qemu/templates. On a tmpfs clones never wait for the disk; ' +
+        'daemons that run one after the other may share it.',
+    ),
 });
 
 export type QemuConfig = Readonly<z.output<typeof schema>>;

@@ -89,13 +89,10 @@ export class QemuProvider implements Provider {
   static async open(config: QemuConfig, context: ProviderContext, signal: AbortSignal): Promise<QemuProvider> {
     const wanted = config.workDir === '' ? join(context.stateDir, 'machines') : config.workDir;
     await ensureDirectory(wanted, 0o700);
-    checkSocketPaths(wanted, join(context.stateDir, 'templates', BUILDING));
-    const provider = new QemuProvider(
-      config,
-      context,
-      await realpath(wanted),
-      join(await realpath(context.stateDir), 'templates'),
-    );
+    const templates = config.templateDir === '' ? join(context.stateDir, 'templates') : config.templateDir;
+    await ensureDirectory(templates, 0o700);
+    checkSocketPaths(wanted, join(templates, BUILDING));
+    const provider = new QemuProvider(config, context, await realpath(wanted), await realpath(templates));
     for (const id of await listMachines(provider.#machinesDir)) {
       signal.throwIfAborted();
       await provider.#adopt(id);

@@ -11,6 +11,7 @@ import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import { type CriClient, criClient } from './cri-client.ts';
 import { guestImage } from './guest.ts';
 import { busyboxImage } from './images.ts';
+import { sharedTemplates } from './shared-templates.ts';
 
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
 /** Tests on one host take different bridges and subnets; 10.245–10.249 are nobody's here. */
@@ -66,7 +67,8 @@ export class TestNode implements AsyncDisposable {
       guestImageDir: guest,
       server: { socket: node.socket },
       network: { confDir: cni, cacheDir: join(directory, 'cni-cache') },
-      providers: { qemu: {} },
+      // Booted once for all test files.
+      providers: { qemu: { templateDir: sharedTemplates() } },
       log: { level: 'debug', format: 'json' },
       ...options.settings,
     };
