@@ -15,6 +15,7 @@ import type { SandboxEntry, SandboxStore } from '../sandbox/store.ts';
 import type { MountCarrier } from '../volume/mounts.ts';
 import { carrySeccomp } from '../volume/seccomp.ts';
 import { completeInGuest } from './complete.ts';
+import { pastDyingShim } from './dying-shim.ts';
 import { guestContainerConfig, guestLogName } from './guest-config.ts';
 import { hugePagesOf } from './huge-pages.ts';
 import type { GuestImages } from './images.ts';
@@ -160,11 +161,9 @@ export class ContainerManager implements ContainerService {
     const record = this.#find(id)?.record;
     if (!record || record.state === 'CONTAINER_EXITED' || record.guestId === '') return;
     const channel = this.#channel(record.sandboxId);
-    await channel.cri(
-      'StopContainer',
-      { containerId: record.guestId, timeout: String(timeoutSeconds) },
-      { signal, timeoutMs: timeoutSeconds * 1000 + CALL_MS },
-    );
+    const request = { containerId: record.guestId, timeout: String(timeoutSeconds) };
+    const options = { signal, timeoutMs: timeoutSeconds * 1000 + CALL_MS };
+    await pastDyingShim(() => channel.cri('StopContainer', request, options), this.#deps.clock, signal);
     await this.#observer.refresh(record.id, channel, signal);
   }
 
@@ -195,7 +194,10 @@ export class ContainerManager implements ContainerService {
     await this.#observer.endFollower(record.id);
     const channel = this.#channel(record.sandboxId);
     const options = { signal, timeoutMs: CALL_MS };
-    if (record.guestId !== '') await channel.cri('RemoveContainer', { containerId: record.guestId }, options);
+    if (record.guestId !== '') {
+      const request = { containerId: record.guestId };
+      await pastDyingShim(() => channel.cri('RemoveContainer', request, options), this.#deps.clock, signal);
+    }
     await channel.removeFiles('ROOT_LOGS', [guestLogName(record.id)], options);
   }
 
