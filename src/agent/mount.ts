@@ -3,6 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import { errorMessage, hasErrno, InfraletError } from '../base/errors.ts';
+import { KeyedLock } from '../base/keyed-lock.ts';
 import type { HugePagesVolume__Output } from '../gen/infralet/agent/v1/HugePagesVolume.ts';
 import type { MemoryVolume__Output } from '../gen/infralet/agent/v1/MemoryVolume.ts';
 import type { MountRequest__Output } from '../gen/infralet/agent/v1/MountRequest.ts';
@@ -23,26 +24,31 @@ interface Plan {
   readonly options: readonly string[];
 }
 
+/** One at a time: see there why it must be known what is mounted. */
+const lock = new KeyedLock<string>();
+
 /** Idempotent: what is mounted there already stays, with what is in it. */
 export async function mountVolume(
   request: MountRequest__Output,
   options: AgentOptions,
   shares: Shares,
+  signal: AbortSignal,
 ): Promise<{ path: string }> {
   const parts = components(request.path);
   // One component below a root that only the agent writes to: no container can turn the path into another one.
   if (parts.length !== 1) throw new InfraletError('INVALID_ARGUMENT', 'a volume is mounted directly below its root');
   const root = rootPath(options.roots, request.root);
   const path = join(root, request.path);
+  using _one = await lock.acquire(path, signal);
   const {
     type,
     source,
     options: list,
   } = request.share ? await sharePlan(request.share, request.path, shares) : plan(request, options);
+  // A share is never opened here: the answer comes through this process, which would wait for itself.
+  if (mountedAt(path, options) === type) return { path };
   Directory.walk(root, parts, true)[Symbol.dispose]();
-  if (mountedAt(path, options) !== type) {
-    await runCommand(options.mountCommand, ['-t', type, '-o', list.join(','), source, path], LIMITS.mountMs);
-  }
+  await runCommand(options.mountCommand, ['-t', type, '-o', list.join(','), source, path], LIMITS.mountMs);
   return { path };
 }
 

@@ -31,19 +31,28 @@ export async function putFiles(
         writer = new TreeWriter({ root, path, manner });
       } else if (!writer) {
         throw new InfraletError('INVALID_ARGUMENT', 'the first message must be the target');
-      } else if (chunk.entry) {
-        writer.begin(toEntry(chunk.entry));
-      } else if (chunk.end) {
-        return writer.commit();
-      } else if (chunk.data) {
-        writer.data(chunk.data);
-        notePassed(chunk.data.length);
+      } else {
+        for (const each of chunk.batch ? chunk.batch.chunks : [chunk]) {
+          if (each.end) return writer.commit();
+          put(writer, each);
+        }
       }
     }
     // A cancelled call ends its stream like a complete one.
     throw new InfraletError('CANCELLED', 'the stream ended before the tree was complete');
   } finally {
     writer?.[Symbol.dispose]();
+  }
+}
+
+function put(writer: TreeWriter, chunk: FileChunk__Output): void {
+  if (chunk.entry) {
+    writer.begin(toEntry(chunk.entry));
+  } else if (chunk.data) {
+    writer.data(chunk.data);
+    notePassed(chunk.data.length);
+  } else {
+    throw new InfraletError('INVALID_ARGUMENT', 'a message is out of place or of a kind that this agent does not know');
   }
 }
 

@@ -130,7 +130,7 @@ function handlers(parts: AgentParts): AgentHandlers {
         (error: unknown) => callback(toStatus(error)),
       );
     },
-    Mount: unary('Mount', (request) => mountVolume(request, options, parts.shares)),
+    Mount: unary('Mount', (request, signal) => mountVolume(request, options, parts.shares, signal)),
     RemoveFiles: unary('RemoveFiles', (request) => {
       removeFiles(request, options.roots);
       return {};

@@ -45,6 +45,7 @@ export interface TreeEntry {
 interface OpenFile {
   readonly entry: TreeEntry;
   readonly fd: number;
+  /** Belongs to the writer. */
   readonly directory: Directory;
   readonly temporary: string;
   readonly name: string;
@@ -73,6 +74,8 @@ export class TreeWriter implements Disposable {
   /** With `sync`: names in each directory of the tree. */
   readonly #names = new Map<string, Set<string>>();
   #file: OpenFile | undefined;
+  /** Where the last entry went: the next one most often goes there, too. */
+  #last: { readonly path: string; readonly directory: Directory } | undefined;
   #entries = 0;
   #bytes = 0;
 
@@ -92,21 +95,30 @@ export class TreeWriter implements Disposable {
     const parts = components(entry.path);
     const name = parts.at(-1) ?? this.#built;
     this.#noteName(parts, entry);
-    const directory = parts.length === 0 ? this.#sameParent() : this.#enter(parts.slice(0, -1));
-    let kept = false;
-    try {
-      if (entry.kind === 'directory') this.#directory(directory, name, parts, entry);
-      else if (entry.kind === 'symlink') this.#symlink(directory, name, entry);
-      else {
-        const temporary = temporaryName();
-        const fd = directory.open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
-        this.#file = { entry, fd, directory, temporary, name, left: entry.size };
-        kept = true;
-        if (entry.size === 0) this.#finishFile();
-      }
-    } finally {
-      if (!kept) directory[Symbol.dispose]();
+    const directory = parts.length === 0 ? this.#parent : this.#open(parts.slice(0, -1));
+    if (entry.kind === 'directory') this.#directory(directory, name, parts, entry);
+    else if (entry.kind === 'symlink') this.#symlink(directory, name, entry);
+    else {
+      const temporary = temporaryName();
+      const fd = directory.open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+      this.#file = { entry, fd, directory, temporary, name, left: entry.size };
+      if (entry.size === 0) this.#finishFile();
     }
+  }
+
+  /** As `#enter`, open until another one is asked for. */
+  #open(parts: readonly string[]): Directory {
+    const path = parts.join('/');
+    if (this.#last?.path === path) return this.#last.directory;
+    this.#leave();
+    const directory = this.#enter(parts);
+    this.#last = { path, directory };
+    return directory;
+  }
+
+  #leave(): void {
+    this.#last?.directory[Symbol.dispose]();
+    this.#last = undefined;
   }
 
   data(bytes: Buffer): void {
@@ -177,11 +189,6 @@ export class TreeWriter implements Disposable {
     return current;
   }
 
-  /** Another descriptor of the parent, so that every entry can close its own. */
-  #sameParent(): Directory {
-    return Directory.walk(this.#target.root, components(this.#target.path).slice(0, -1), false);
-  }
-
   #finishFile(): void {
     const file = this.#file;
     if (!file) return;
@@ -203,7 +210,6 @@ export class TreeWriter implements Disposable {
       throw error;
     } finally {
       closeSync(file.fd);
-      file.directory[Symbol.dispose]();
     }
   }
 
@@ -256,8 +262,8 @@ export class TreeWriter implements Disposable {
     if (file) {
       closeSync(file.fd);
       file.directory.remove(file.temporary);
-      file.directory[Symbol.dispose]();
     }
+    this.#leave();
     if (this.#target.manner === 'replace') this.#parent.remove(this.#built);
     this.#parent[Symbol.dispose]();
   }

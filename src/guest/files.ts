@@ -10,6 +10,8 @@ import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
 import { fromStatus } from './calls.ts';
 import type { AgentChannel, CallOptions, FileBytes, GuestFile, GuestRoot } from './channel.ts';
 
+/** Parts of one message: an emulated machine is busy with them for some 50 ms, and hears nothing else meanwhile. */
+const BATCH = 64;
 const KINDS = { file: 'FILE', directory: 'DIRECTORY', symlink: 'SYMLINK' } as const;
 
 export async function putFiles(
@@ -35,13 +37,15 @@ export async function putFiles(
   const cancel = (): void => call.cancel();
   signal.addEventListener('abort', cancel, { once: true });
   try {
-    const write = async (chunk: FileChunk): Promise<void> => {
+    const send = async (chunk: FileChunk): Promise<void> => {
       answered.signal.throwIfAborted();
       if (!call.write(chunk)) await once(call, 'drain', { signal: answered.signal });
     };
-    await write({ target });
-    for await (const file of files) await sendFile(file, write);
-    await write({ end: {} });
+    await send({ target });
+    const batch = new Batch(send);
+    for await (const file of files) await sendFile(file, (chunk) => batch.add(chunk));
+    await batch.add({ end: {} });
+    await batch.flush();
     call.end();
   } catch (error) {
     if (!answered.signal.aborted) {
@@ -55,6 +59,31 @@ export async function putFiles(
     if (signal.aborted) call.cancel();
   }
   return (await promise).path;
+}
+
+/** Small files together in one message. */
+class Batch {
+  readonly #send: (chunk: FileChunk) => Promise<void>;
+  #chunks: FileChunk[] = [];
+  #bytes = 0;
+
+  constructor(send: (chunk: FileChunk) => Promise<void>) {
+    this.#send = send;
+  }
+
+  async add(chunk: FileChunk): Promise<void> {
+    const bytes = chunk.data?.length ?? (chunk.entry?.path?.length ?? 0) + (chunk.entry?.link?.length ?? 0);
+    if (this.#bytes + bytes > CHUNK_BYTES || this.#chunks.length >= BATCH) await this.flush();
+    this.#chunks.push(chunk);
+    this.#bytes += bytes;
+  }
+
+  async flush(): Promise<void> {
+    const chunks = this.#chunks;
+    this.#chunks = [];
+    this.#bytes = 0;
+    if (chunks.length > 0) await this.#send({ batch: { chunks } });
+  }
 }
 
 async function sendFile(file: GuestFile, write: (chunk: FileChunk) => Promise<void>): Promise<void> {

@@ -86,8 +86,11 @@ EXPORT {
   SecType = sys;
   Squash = No_Root_Squash;
   Access_Type = $access;
+  Attr_Expiration_Time = 0;
   FSAL { Name = VFS; }
 }
+# The node writes past the server: what it has seen is asked for anew every time.
+MDCACHE { Dir_Chunk = 0; }
 END
 pivot_root . old
 exec /usr/bin/busybox sh -euc "$enter" infralet-share "$access" "$serve"
@@ -101,7 +104,9 @@ $busybox mount -t proc -o ro,nosuid,nodev,noexec proc /proc
 $busybox ip link set lo up
 options=allow_other,use_ino,noforget,inodecalc=passthrough,minfreespace=0,moveonenospc=false,statfs_ignore=none
 options=$options,cache.files=off,cache.attr=0,cache.entry=0,cache.negative_entry=0,category.create=ff
-/usr/bin/mergerfs -o "fsname=share,$options" "/source=$1" /export
+# The kernel checks rights before mergerfs is asked, with all groups of the user. mergerfs, which is told of one group only,
+# keeps root's rights while it acts as the user.
+/usr/bin/setpriv --securebits=+no_setuid_fixup /usr/bin/mergerfs -o "fsname=share,default_permissions,$options" "/source=$1" /export
 export busybox
 exec $busybox unshare -m $busybox sh -euc "$2"
 `;
