@@ -9,6 +9,7 @@ import type { Provider } from './cloud/contract.ts';
 import { measureCloud } from './cloud/meters.ts';
 import type { Config } from './config/schema.ts';
 import { GuestImages } from './container/images.ts';
+import { ContainerLogs } from './container/logs.ts';
 import { ContainerManager } from './container/manager.ts';
 import { ContainerObserver } from './container/observer.ts';
 import type { ContainerService } from './container/service.ts';
@@ -154,13 +155,23 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     clock,
     log,
   });
+  const logs = new ContainerLogs({
+    journal,
+    store: containerStore,
+    sandboxes: sandboxStore,
+    sessions,
+    config: config.containerLog,
+    onLogBytes: logged && ((count) => logged({}, count)),
+    clock,
+    log,
+  });
   const observer = new ContainerObserver({
     store: containerStore,
     sandboxes: sandboxStore,
     sessions,
     guestImages,
     mounts,
-    onLogBytes: logged && ((count) => logged({}, count)),
+    logs,
     clock,
     log,
   });
@@ -207,7 +218,17 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     clock,
     log,
   });
-  const sandboxes = new SandboxManager({ config, provider, dialer, store: sandboxStore, reconciler, pool, clock, log });
+  const sandboxes = new SandboxManager({
+    config,
+    provider,
+    dialer,
+    store: sandboxStore,
+    reconciler,
+    pool,
+    sessions,
+    clock,
+    log,
+  });
   const containers = new ContainerManager({
     store: containerStore,
     sandboxes: sandboxStore,
@@ -216,6 +237,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     guestImages,
     mounts,
     observer,
+    logs,
     node,
     clock,
   });
@@ -237,6 +259,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
 
   // Disposed in reverse: first nobody asks for anything new, then the work ends, then the channels close.
   stack.use(sessions);
+  stack.use(logs);
   stack.use(stats);
   stack.use(mounts);
   stack.use(observer);

@@ -13,6 +13,7 @@ import { IncomingQueue } from './incoming.ts';
 import { Lease } from './lease.ts';
 import { type Listener, listen } from './listener.ts';
 import { createAgentLog, RefusalLog } from './log.ts';
+import { Logs } from './logs.ts';
 import { type AgentOptions, parseOptions } from './options.ts';
 import { loadService, VERSION } from './proto.ts';
 import { refresh } from './refresh.ts';
@@ -67,6 +68,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       incoming,
       shares,
       phases,
+      logs: new Logs(options, log),
       onCredentials: (credentials) => listener?.use(credentials),
       signal: ending.signal,
     },

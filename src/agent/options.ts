@@ -51,6 +51,11 @@ export const LIMITS = {
   pathDepth: 128,
   /** Looking again for a file that does not exist yet or whose watch told nothing. */
   readTickMs: 1000,
+  /** Smallest bound of a log, and the number of files that it is kept in. */
+  logMinBytes: 64 * 1024,
+  logFiles: 16,
+  /** After a line of a log came: more may follow at once, and one message carries them all. */
+  logGatherMs: 20,
   /** For containerd to answer: in Status, which must not wait for a containerd that starts, and between two tries. */
   statusProbeMs: 100,
   probeMs: 2000,
@@ -89,6 +94,8 @@ export interface AgentOptions {
   readonly mountInfoFile: string;
   /** Takes the machine's id, a new one for every machine. */
   readonly machineIdFile: string;
+  /** Reads a log from containerd and keeps it (agent/logs.ts). */
+  readonly keepLogCommand: string;
   /** Sets clock and randomness (agent/refresh.ts); empty: `dateCommand` and `entropyFile` do what they can. */
   readonly refreshCommand: string;
   /** Programs, found in PATH unless absolute. */
@@ -112,6 +119,7 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
       streaming: { type: 'string', default: '127.0.0.1:10010' },
       images: { type: 'string', default: '127.0.0.1:5000' },
       date: { type: 'string' },
+      'keep-log': { type: 'string' },
       'power-off': { type: 'string' },
     },
   });
@@ -144,6 +152,7 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     procDir: at('/proc'),
     mountInfoFile: at('/proc/self/mountinfo'),
     machineIdFile: at('/run/machine-id'),
+    keepLogCommand: values['keep-log'] ?? '/usr/lib/infralet/keep-log',
     refreshCommand: moved || values.date !== undefined ? '' : '/usr/lib/infralet/refresh',
     dateCommand: values.date ?? (moved ? 'true' : 'date'),
     mountCommand: moved ? 'true' : 'mount',

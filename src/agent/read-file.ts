@@ -2,13 +2,12 @@
  * `ReadFile`: bytes of one file from an offset. With follow it waits for the file to appear, goes on as it grows, and
  * ends when the path leads to another file (rotated) or to none: the reader decides where to go on.
  */
-import { closeSync, constants, type FSWatcher, fstatSync, read, watch } from 'node:fs';
+import { closeSync, constants, fstatSync, read } from 'node:fs';
 import { promisify } from 'node:util';
 import { hasErrno, InfraletError } from '../base/errors.ts';
-import { systemClock } from '../base/time.ts';
 import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
+import { Changes } from './changes.ts';
 import { components, Directory } from './directory.ts';
-import { LIMITS } from './options.ts';
 
 export interface ReadPlan {
   /** Absolute path of the root. */
@@ -99,33 +98,5 @@ function leadsTo(root: string, parents: readonly string[], name: string, inode: 
     return directory.stat(name)?.ino === inode;
   } catch {
     return false;
-  }
-}
-
-/** Counts changes below a path, so that none between a look and a wait is missed; ticks now and then in any case. */
-class Changes implements Disposable {
-  readonly #watcher: FSWatcher;
-  #wake = new AbortController();
-  count = 0;
-
-  constructor(path: string) {
-    this.#watcher = watch(path, { persistent: false }, () => {
-      this.count += 1;
-      this.#wake.abort();
-    });
-    this.#watcher.on('error', () => undefined);
-  }
-
-  /** Resolves when something changed since `seen`, or after a tick. */
-  async after(seen: number, signal: AbortSignal): Promise<void> {
-    if (this.count !== seen) return;
-    this.#wake = new AbortController();
-    await systemClock
-      .sleep(LIMITS.readTickMs, AbortSignal.any([signal, this.#wake.signal]))
-      .catch(() => signal.throwIfAborted());
-  }
-
-  [Symbol.dispose](): void {
-    this.#watcher.close();
   }
 }

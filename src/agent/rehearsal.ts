@@ -19,6 +19,7 @@ import { Identity } from './identity.ts';
 import { IncomingQueue } from './incoming.ts';
 import { Lease } from './lease.ts';
 import { RefusalLog } from './log.ts';
+import { Logs } from './logs.ts';
 import type { AgentOptions } from './options.ts';
 import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
@@ -64,6 +65,7 @@ export async function rehearse(parts: {
       tunnels: new Tunnels(options.streaming, incoming),
       incoming,
       shares: new Shares(options, incoming),
+      logs: new Logs(options, log),
       onCredentials: () => undefined,
       signal: ending.signal,
     },

@@ -12,16 +12,20 @@ import type { Credentials, Identity } from './identity.ts';
 import type { IncomingQueue } from './incoming.ts';
 import type { Lease } from './lease.ts';
 import type { RefusalLog } from './log.ts';
+import type { Logs } from './logs.ts';
 import { notePassed } from './memory.ts';
 import { mountVolume } from './mount.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
+import { limitPod } from './pod-resources.ts';
 import { takeSandbox } from './pod-sandbox.ts';
 import { putFiles, removeFiles, rootPath } from './put-files.ts';
 import { readFile } from './read-file.ts';
+import { readLog } from './read-log.ts';
 import type { Relay } from './relay.ts';
 import type { Sampler } from './sampler.ts';
 import type { Shares } from './shares.ts';
 import { shutDown } from './shutdown.ts';
+import { signalContainer } from './signal.ts';
 import { type Phases, status } from './status.ts';
 import type { Tunnels } from './tunnel.ts';
 import { watch } from './watch.ts';
@@ -40,6 +44,7 @@ export interface AgentParts {
   readonly incoming: IncomingQueue;
   readonly shares: Shares;
   readonly phases: Phases;
+  readonly logs: Logs;
   /** A certificate was installed: handshakes from now on show it. */
   readonly onCredentials: (credentials: Credentials) => void;
   /** Fires when the agent ends. */
@@ -147,8 +152,31 @@ function handlers(parts: AgentParts): AgentHandlers {
         };
         void send(call, (signal) => readFile(plan, signal));
       }),
+    SignalContainer: unary('SignalContainer', (request) => {
+      signalContainer(request, options);
+      return {};
+    }),
+    MakeLog: unary('MakeLog', async (request) => {
+      await parts.logs.make(request.name, natural(request.bound, 'bound'), request.containerId);
+      return {};
+    }),
+    ReadLog: (call) =>
+      stream('ReadLog', call, () => {
+        const { name } = call.request;
+        const offset = natural(call.request.offset, 'offset');
+        void send(call, (signal) => readLog(parts.logs, name, offset, signal));
+      }),
+    TrimLog: unary('TrimLog', (request) => {
+      parts.logs.trim(request.name, natural(request.offset, 'offset'));
+      return {};
+    }),
+    RemoveLog: unary('RemoveLog', (request) => {
+      parts.logs.remove(request.name);
+      return {};
+    }),
     Configure: unary('Configure', async (request) => {
       await configure(request, options);
+      if (request.podResources) limitPod(request.podResources, options);
       return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
     }),
     RenewLease: unary('RenewLease', ({ durationMs }) => {
@@ -164,9 +192,9 @@ function handlers(parts: AgentParts): AgentHandlers {
 }
 
 /** Writes a generator's chunks at the pace at which the stream takes them. */
-async function send(
-  call: ServerWritableStream<unknown, { offset: number; data: Buffer }>,
-  chunks: (signal: AbortSignal) => AsyncIterable<{ readonly offset: number; readonly data: Buffer }>,
+async function send<Chunk extends { readonly data: Buffer }>(
+  call: ServerWritableStream<unknown, Chunk>,
+  chunks: (signal: AbortSignal) => AsyncIterable<Chunk>,
 ): Promise<void> {
   const cancelled = new AbortController();
   let drained = Promise.withResolvers<void>();

@@ -195,6 +195,17 @@ const volume = z.strictObject({
   retry: duration('2s').describe('After a change that could not be brought into a machine.'),
 });
 
+const containerLog = z.strictObject({
+  guestBuffer: bytes('64Mi').describe(
+    "How much of a container's log may wait in its machine for the node; with more the container waits when it writes. " +
+      'Enough for the restart of a daemon below a chatty container, little beside the scratch disk.',
+  ),
+  endWait: duration('10s').describe(
+    'How long an exit is held back while nothing more of the log comes though its end is missing (a full disk of the node).',
+  ),
+  fullRetry: duration('1s').describe("Between two tries to write a log when the node's disk is full."),
+});
+
 const log = z.strictObject({
   level: z.enum(LOG_LEVELS).default('info').describe('Least important level that is written.'),
   components: z.record(z.string(), z.enum(LOG_LEVELS)).default({}).describe('Level per component.'),
@@ -269,6 +280,7 @@ const settings = z.strictObject({
   volume: volume.prefault({}).describe('Volumes that follow their objects: ConfigMaps, Secrets, tokens.'),
   metrics: metrics.prefault({}).describe('Figures for Prometheus.'),
   tracing: tracing.prefault({}).describe('OpenTelemetry traces of pods.'),
+  containerLog: containerLog.prefault({}).describe("Containers' logs on their way to the kubelet's files."),
   log: log.prefault({}).describe('What the daemon writes to standard error.'),
 });
 

@@ -4,6 +4,7 @@ import type { ContainerConfig, ContainerConfig__Output } from '../gen/runtime/v1
 import type { LinuxContainerSecurityContext } from '../gen/runtime/v1/LinuxContainerSecurityContext.ts';
 import type { Mount } from '../gen/runtime/v1/Mount.ts';
 import type { SecurityProfile } from '../gen/runtime/v1/SecurityProfile.ts';
+import { GUEST_LOG_FIFO } from '../rpc/agent-protocol.ts';
 
 import { guestHugepageLimits, type HugePageNeed } from './huge-pages.ts';
 
@@ -36,7 +37,8 @@ export function guestContainerConfig(
     mounts: facts.mounts.map(plainMount),
     labels: { [CONTAINER_LABEL]: facts.id },
     annotations: cdiAnnotations(config.annotations),
-    logPath: config.logPath === '' ? '' : guestLogName(facts.id),
+    // A FIFO; see src/agent/logs.ts.
+    logPath: config.logPath === '' ? '' : `${guestLogName(facts.id)}/${GUEST_LOG_FIFO}`,
     windows: null,
     linux: {
       securityContext: guestSecurity(config, facts),
@@ -61,9 +63,9 @@ function cdiAnnotations(annotations: Readonly<Record<string, string>>): Record<s
   return Object.fromEntries(Object.entries(annotations).filter(([key]) => key.startsWith(CDI_PREFIX)));
 }
 
-/** Name of a container's log file below the agent's log root. */
+/** Name of a container's log below the agent's log root. */
 export function guestLogName(id: ContainerId): string {
-  return `${id}.log`;
+  return id;
 }
 
 function guestSecurity(

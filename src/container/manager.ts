@@ -5,6 +5,7 @@ import { type Clock, nanos } from '../base/time.ts';
 import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
 import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
 import type { ExecSyncResponse__Output } from '../gen/runtime/v1/ExecSyncResponse.ts';
+import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
 import type { AgentChannel } from '../guest/channel.ts';
 import { normalisedName } from '../image/reference.ts';
 import type { ImageRecord, ImageService } from '../image/service.ts';
@@ -19,11 +20,14 @@ import { pastDyingShim } from './dying-shim.ts';
 import { guestContainerConfig, guestLogName } from './guest-config.ts';
 import { hugePagesOf } from './huge-pages.ts';
 import type { GuestImages } from './images.ts';
+import type { ContainerLogs } from './logs.ts';
 import type { ContainerObserver } from './observer.ts';
 import type { ContainerRecord } from './record.ts';
 import { namingField } from './refusals.ts';
+import { forGuest, refuseAboveMachine, withUpdate } from './resources.ts';
 import type { ContainerService, ContainerView, GuestStream, StreamRequest } from './service.ts';
 import { criStatus } from './status.ts';
+import { stopInGuest } from './stop.ts';
 import type { ContainerEntry, ContainerStore } from './store.ts';
 import { openGuestStream } from './streams.ts';
 
@@ -42,6 +46,7 @@ export interface ContainerManagerDeps {
   readonly guestImages: GuestImages;
   readonly mounts: MountCarrier;
   readonly observer: ContainerObserver;
+  readonly logs: ContainerLogs;
   readonly node: NodeFacts;
   readonly clock: Clock;
 }
@@ -79,7 +84,10 @@ export class ContainerManager implements ContainerService {
     try {
       this.#store.add(newRecord(id, record.id, image, nanos(this.#deps.clock.now())), config);
       this.#deps.sandboxes.mark(record.id, 'container asked', this.#deps.clock.now());
-      await this.#deps.guestImages.ensure(record.id, image, channel, signal);
+      await Promise.all([
+        this.#deps.guestImages.ensure(record.id, image, channel, signal),
+        config.logPath === '' ? undefined : this.#deps.logs.prepare(id, '', channel, { signal, timeoutMs: CALL_MS }),
+      ]);
       this.#deps.sandboxes.mark(record.id, 'image', this.#deps.clock.now());
       const mounts = await this.#deps.mounts.carry(record.id, config.mounts, channel, signal);
       const hugePages = hugePagesOf([...this.#store.ofSandbox(record.id).map((entry) => entry.config)]);
@@ -101,13 +109,19 @@ export class ContainerManager implements ContainerService {
         },
         { signal, timeoutMs: CALL_MS },
       );
-      const user = await completeInGuest(containerId, config, channel, { signal, timeoutMs: CALL_MS });
+      const [user] = await Promise.all([
+        completeInGuest(containerId, config, channel, { signal, timeoutMs: CALL_MS }),
+        config.logPath === ''
+          ? undefined
+          : this.#deps.logs.prepare(id, containerId, channel, { signal, timeoutMs: CALL_MS }),
+      ]);
       this.#store.update(id, { guestId: containerId, user });
       return id;
     } catch (error) {
       // Nothing of a failed try is kept; what the guest may have made of it would hold the name against the next one.
       this.#store.remove(id);
       this.#observer.onEvent(record.id, { kind: 'resync' });
+      await channel.removeLog(guestLogName(id), { signal, timeoutMs: CALL_MS }).catch(() => undefined);
       throw namingField(error, config);
     }
   }
@@ -154,17 +168,37 @@ export class ContainerManager implements ContainerService {
     }
     await this.#observer.refresh(record.id, channel, signal);
     this.#deps.sandboxes.mark(record.sandboxId, 'container started', this.#deps.clock.now());
-    this.#observer.follow(record.id);
+    this.#deps.logs.follow(record.id);
   }
 
   async stop(id: string, timeoutSeconds: number, signal: AbortSignal): Promise<void> {
-    const record = this.#find(id)?.record;
-    if (!record || record.state === 'CONTAINER_EXITED' || record.guestId === '') return;
+    const entry = this.#find(id);
+    if (!entry || entry.record.state === 'CONTAINER_EXITED' || entry.record.guestId === '') return;
+    const { record } = entry;
     const channel = this.#channel(record.sandboxId);
-    const request = { containerId: record.guestId, timeout: String(timeoutSeconds) };
-    const options = { signal, timeoutMs: timeoutSeconds * 1000 + CALL_MS };
-    await pastDyingShim(() => channel.cri('StopContainer', request, options), this.#deps.clock, signal);
+    await stopInGuest(this.#deps, entry, timeoutSeconds * 1000, channel, signal);
     await this.#observer.refresh(record.id, channel, signal);
+  }
+
+  async updateResources(id: string, update: LinuxContainerResources__Output, signal: AbortSignal): Promise<void> {
+    const { record, config } = this.#entry(id);
+    if (record.state !== 'CONTAINER_RUNNING' && record.state !== 'CONTAINER_CREATED') {
+      throw new InfraletError('FAILED_PRECONDITION', `container ${record.id} has ended (${record.state})`);
+    }
+    const { shape } = this.#sandbox(record.sandboxId).record;
+    refuseAboveMachine(`container ${config.metadata?.name ?? record.id}`, update, shape);
+    const channel = this.#channel(record.sandboxId);
+    const request = { containerId: record.guestId, linux: forGuest(update) };
+    await channel.cri('UpdateContainerResources', request, { signal, timeoutMs: CALL_MS });
+    const before = this.#entry(record.id).record.resources ?? config.linux?.resources ?? null;
+    this.#store.update(record.id, { resources: withUpdate(before, update) });
+    await this.#observer.refresh(record.id, channel, signal);
+  }
+
+  async reopenLog(id: string, signal: AbortSignal): Promise<void> {
+    const entry = this.#running(id);
+    signal.throwIfAborted();
+    await this.#deps.logs.reopen(entry);
   }
 
   async remove(id: string, signal: AbortSignal): Promise<void> {
@@ -191,14 +225,14 @@ export class ContainerManager implements ContainerService {
   async #removeFromGuest({ record }: ContainerEntry, signal: AbortSignal): Promise<void> {
     const sandbox = this.#deps.sandboxes.get(record.sandboxId)?.record;
     if (sandbox?.machine !== 'launched') return;
-    await this.#observer.endFollower(record.id);
+    await this.#deps.logs.forget(record.id);
     const channel = this.#channel(record.sandboxId);
     const options = { signal, timeoutMs: CALL_MS };
     if (record.guestId !== '') {
       const request = { containerId: record.guestId };
       await pastDyingShim(() => channel.cri('RemoveContainer', request, options), this.#deps.clock, signal);
     }
-    await channel.removeFiles('ROOT_LOGS', [guestLogName(record.id)], options);
+    await channel.removeLog(guestLogName(record.id), options);
   }
 
   get(id: string): ContainerView {
@@ -271,7 +305,7 @@ export class ContainerManager implements ContainerService {
           record,
           config,
           this.#imageName(entry),
-          this.#observer.logPath(entry),
+          this.#deps.logs.path(entry),
           this.#observer.guestFacts(record.id),
         ),
       info: () => ({ sandboxId: record.sandboxId, guestId: record.guestId, logDone: record.logDone }),
@@ -343,7 +377,6 @@ function newRecord(id: ContainerId, sandboxId: SandboxId, image: ImageRecord, cr
     exitCode: 0,
     reason: '',
     message: '',
-    logBase: 0,
     logDone: false,
     removing: false,
   };

@@ -1,5 +1,4 @@
 /** Follows the containers in their machines: states from events and re-reads, logs as they grow, exits in good order. */
-import { join } from 'node:path';
 import { errorMessage } from '../base/errors.ts';
 import { KeyedRunner } from '../base/exclusive.ts';
 import type { ContainerId, SandboxId } from '../base/ids.ts';
@@ -7,17 +6,17 @@ import { KeyedLock } from '../base/keyed-lock.ts';
 import { type Clock, nanos } from '../base/time.ts';
 import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
 import type { AgentChannel, GuestEvent } from '../guest/channel.ts';
-import { LogFollower, type LogTarget } from '../log/follower.ts';
 import type { Sessions } from '../sandbox/session.ts';
 import type { ContainerHooks } from '../sandbox/steps.ts';
 import type { SandboxStore } from '../sandbox/store.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { MountCarrier } from '../volume/mounts.ts';
-import { bringMessage, completeLog } from './exits.ts';
+import { bringMessage } from './exits.ts';
 import { CONTAINER_LABEL, guestLogName } from './guest-config.ts';
 import type { GuestImages } from './images.ts';
+import type { ContainerLogs } from './logs.ts';
 import { changeFromGuest, changeWhenLost, factsFromGuest, type GuestFacts } from './status.ts';
-import type { ContainerEntry, ContainerStore } from './store.ts';
+import type { ContainerStore } from './store.ts';
 
 /** A relayed call that should be quick; emulated machines are ten times slower than real ones. */
 const CALL_MS = 120_000;
@@ -28,8 +27,7 @@ export interface ContainerObserverDeps {
   readonly sessions: Sessions;
   readonly guestImages: GuestImages;
   readonly mounts: MountCarrier;
-  /** Told of log bytes that have come to the node. */
-  readonly onLogBytes?: ((count: number) => void) | undefined;
+  readonly logs: ContainerLogs;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -38,7 +36,6 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   readonly #deps: ContainerObserverDeps;
   readonly #store: ContainerStore;
   readonly #log: Logger;
-  readonly #followers = new Map<ContainerId, LogFollower>();
   /** What the records do not hold of the guests' statuses: user, resources in force. */
   readonly #guestFacts = new Map<ContainerId, GuestFacts>();
   /** Statuses of events that wait for their turn: the newest of each container, so that a flood costs no memory. */
@@ -125,11 +122,12 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
       } else if (record.removing) {
         // A removal that was cut short: nobody lists it, so nobody asks again.
         if (inGuest.has(record.guestId)) await channel.cri('RemoveContainer', { containerId: record.guestId }, options);
+        await channel.removeLog(guestLogName(record.id), options);
         await this.forgetContainer(record.id);
         this.#store.remove(record.id);
       } else if (inGuest.has(record.guestId)) {
         await this.refresh(record.id, channel, signal);
-        this.follow(record.id);
+        this.#deps.logs.follow(record.id);
       } else if (record.state !== 'CONTAINER_EXITED') {
         this.#store.update(
           record.id,
@@ -143,6 +141,14 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
       this.#log.info('removing a container that a crash left in a machine', { sandboxId });
       await channel.cri('RemoveContainer', { containerId: id }, options);
     }
+  }
+
+  async ending(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {
+    const channel = this.#deps.sessions.get(sandboxId);
+    if (!channel) return;
+    const running = this.#store.ofSandbox(sandboxId).filter(({ record }) => record.state === 'CONTAINER_RUNNING');
+    const options = { signal, timeoutMs: CALL_MS };
+    await Promise.all(running.map(({ record }) => this.#deps.logs.release(record.id, channel, options)));
   }
 
   async refresh(id: ContainerId, channel: AgentChannel, signal: AbortSignal): Promise<void> {
@@ -164,14 +170,12 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     const { record } = entry;
     this.#guestFacts.set(id, factsFromGuest(status));
     if (status.state === 'CONTAINER_EXITED' && !record.logDone) {
+      const end = await this.#deps.logs.end(id, signal);
       const channel = this.#deps.sessions.get(record.sandboxId);
-      if (channel) {
-        await this.endFollower(id);
-        const target = this.#logTarget(entry);
-        const logDone = target === undefined || (await completeLog(target, channel, this.#log, signal));
-        await bringMessage(entry, channel, this.#log, signal);
-        this.#store.update(id, { logDone });
-      }
+      // Without a channel nobody can say what is missing: all is read anew over the next one.
+      if (!channel || end === 'stopped') return;
+      await bringMessage(entry, channel, this.#log, signal);
+      this.#store.update(id, { logDone: end === 'complete' });
     }
     // An exit is final: a late event of the start must not undo it.
     if (record.state === 'CONTAINER_EXITED') return;
@@ -179,49 +183,9 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     if (change.state !== record.state || change.startedAt !== record.startedAt) this.#store.update(id, change);
   }
 
-  follow(id: ContainerId): void {
-    const entry = this.#store.find(id);
-    const channel = entry && this.#deps.sessions.get(entry.record.sandboxId);
-    const target = entry && this.#logTarget(entry);
-    if (!channel || !target || entry.record.logDone || entry.record.state === 'CONTAINER_EXITED') return;
-    const before = this.#followers.get(id);
-    this.#followers.delete(id);
-    this.#later(
-      (async () => {
-        // One writer per file: the old follower's last bytes are in before the new one looks at the size.
-        await before?.[Symbol.asyncDispose]();
-        if (this.#stop.signal.aborted || this.#followers.has(id)) return;
-        this.#followers.set(id, new LogFollower(target, channel, this.#log));
-      })(),
-    );
-  }
-
-  async endFollower(id: ContainerId): Promise<void> {
-    const follower = this.#followers.get(id);
-    this.#followers.delete(id);
-    await follower?.[Symbol.asyncDispose]();
-  }
-
-  logPath({ record, config }: ContainerEntry): string {
-    const directory = this.#deps.sandboxes.get(record.sandboxId)?.config.logDirectory ?? '';
-    return directory === '' || config.logPath === '' ? '' : join(directory, config.logPath);
-  }
-
-  #logTarget(entry: ContainerEntry): LogTarget | undefined {
-    const nodePath = this.logPath(entry);
-    return nodePath === ''
-      ? undefined
-      : {
-          guestPath: guestLogName(entry.record.id),
-          nodePath,
-          base: entry.record.logBase,
-          onBytes: this.#deps.onLogBytes,
-        };
-  }
-
   async forgetContainer(id: ContainerId): Promise<void> {
     this.#guestFacts.delete(id);
-    await this.endFollower(id);
+    await this.#deps.logs.forget(id);
   }
 
   busy(sandboxId: SandboxId): boolean {
@@ -256,7 +220,6 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
     await Promise.all([this.#statuses[Symbol.asyncDispose](), this.#resyncs[Symbol.asyncDispose]()]);
-    await Promise.all([...this.#followers.keys()].map((id) => this.endFollower(id)));
     await Promise.allSettled(this.#background);
   }
 }

@@ -1,6 +1,7 @@
 /** What the journal holds of a container. */
 import { z } from 'zod';
 import { parseContainerId, parseSandboxId } from '../base/ids.ts';
+import { resourcesSchema } from './resources.ts';
 import { CONTAINER_STATES } from './service.ts';
 
 const userSchema = z.object({ uid: z.string(), gid: z.string(), supplementalGroups: z.array(z.string()) });
@@ -25,8 +26,8 @@ const schema = z.object({
   exitCode: z.number(),
   reason: z.string(),
   message: z.string(),
-  /** Bytes of the guest's log that went to rotated files. */
-  logBase: z.number(),
+  /** Resources as updates have left them; undefined: as its configuration says. */
+  resources: resourcesSchema.optional(),
   /** All of its log is on the node. */
   logDone: z.boolean(),
   /** Removal has begun: it is no longer listed, and a crash must not bring it back. */

@@ -4,6 +4,7 @@ import type { ContainerId, SandboxId } from '../base/ids.ts';
 import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.ts';
 import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
 import type { ExecSyncResponse__Output } from '../gen/runtime/v1/ExecSyncResponse.ts';
+import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 
 export const CONTAINER_STATES = [
@@ -78,6 +79,10 @@ export interface ContainerService {
   stop(id: string, timeoutSeconds: number, signal: AbortSignal): Promise<void>;
   /** Idempotent; ends a running container first; succeeds on the unknown. */
   remove(id: string, signal: AbortSignal): Promise<void>;
+  /** In force in the machine when it resolves; fields that are zero or empty stay as they are. */
+  updateResources(id: string, update: LinuxContainerResources__Output, signal: AbortSignal): Promise<void>;
+  /** The log's file was renamed: makes a new one and goes on there. Throws FAILED_PRECONDITION unless it runs. */
+  reopenLog(id: string, signal: AbortSignal): Promise<void>;
   /** From memory; also by unique prefix. Throws NOT_FOUND. */
   get(id: string): ContainerView;
   /** The same array as long as nothing changes. */

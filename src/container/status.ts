@@ -89,7 +89,7 @@ export function criStatus(
     annotations: config.annotations,
     mounts: config.mounts,
     logPath,
-    resources: guest?.resources ?? { linux: config.linux?.resources ?? null, windows: null },
+    resources: guest?.resources ?? { linux: record.resources ?? config.linux?.resources ?? null, windows: null },
     user:
       guest?.user ??
       (record.user && { linux: { ...record.user, supplementalGroups: [...record.user.supplementalGroups] } }),

@@ -29,10 +29,20 @@ export interface RuntimeState {
 }
 
 /** What the CRI asks of pods, as opposed to what administrators do. */
-export type CriSandboxes = Pick<SandboxService, 'run' | 'stop' | 'remove' | 'get' | 'list'>;
+export type CriSandboxes = Pick<SandboxService, 'run' | 'stop' | 'remove' | 'updateResources' | 'get' | 'list'>;
 export type CriContainers = Pick<
   ContainerService,
-  'create' | 'start' | 'stop' | 'remove' | 'get' | 'list' | 'execSync' | 'checkStream' | 'openStream'
+  | 'create'
+  | 'start'
+  | 'stop'
+  | 'remove'
+  | 'updateResources'
+  | 'reopenLog'
+  | 'get'
+  | 'list'
+  | 'execSync'
+  | 'checkStream'
+  | 'openStream'
 >;
 /** The parts of the image store that the CRI shows; the rest is for machines. */
 export type CriImages = Pick<ImageService, 'pull' | 'configuration' | 'find' | 'list' | 'remove' | 'usage'>;

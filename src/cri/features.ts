@@ -36,5 +36,5 @@ export const FEATURES: Features = {
   mountOptions: true,
   imageVolumes: false,
   cdiDevices: true,
-  stopSignals: false,
+  stopSignals: true,
 };

@@ -8,7 +8,7 @@ import { itemwise } from './itemwise.ts';
 
 /** A table entry without its message types: the table itself has been checked against the proto. */
 type AnyEntry =
-  | { readonly kind: 'absent' }
+  | { readonly kind: 'absent'; readonly why: string }
   // `never` as request: a handler of any request fits, and none can be called by mistake.
   | { readonly kind: 'unary'; readonly handle: Handler<never, unknown> }
   | { readonly kind: 'stream'; readonly handle: StreamHandler<never, unknown> };
@@ -64,7 +64,7 @@ export function implementation(
 ): UntypedServiceImplementation {
   const handlers: Record<string, UntypedHandleCall> = {};
   for (const [rpc, method] of Object.entries(definition)) {
-    const entry = table[rpc] ?? { kind: 'absent' };
+    const entry = table[rpc] ?? { kind: 'absent', why: '' };
     if (entry.kind === 'unary') {
       const handle = entry.handle as Handler<unknown, unknown>;
       handlers[rpc] = unary(adapter, rpc, async (request: unknown, context: CallContext) =>
@@ -76,14 +76,14 @@ export function implementation(
         handle(deps, request, context),
       );
     } else if (method.responseStream) {
-      handlers[rpc] = serverStream(adapter, rpc, () => unimplemented(rpc));
+      handlers[rpc] = serverStream(adapter, rpc, () => unimplemented(rpc, entry.why));
     } else {
-      handlers[rpc] = unary(adapter, rpc, async () => unimplemented(rpc));
+      handlers[rpc] = unary(adapter, rpc, async () => unimplemented(rpc, entry.why));
     }
   }
   return handlers;
 }
 
-function unimplemented(rpc: string): never {
-  throw new InfraletError('UNIMPLEMENTED', `${rpc} is not implemented by infralet`);
+function unimplemented(rpc: string, why: string): never {
+  throw new InfraletError('UNIMPLEMENTED', `${rpc} is not implemented by infralet${why === '' ? '' : `: ${why}`}`);
 }

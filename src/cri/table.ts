@@ -28,16 +28,24 @@ import { podSandboxStatus } from './runtime/pod-sandbox-status.ts';
 import { portForward } from './runtime/port-forward.ts';
 import { removeContainer } from './runtime/remove-container.ts';
 import { removePodSandbox } from './runtime/remove-pod-sandbox.ts';
+import { reopenContainerLog } from './runtime/reopen-container-log.ts';
 import { runPodSandbox } from './runtime/run-pod-sandbox.ts';
 import { runtimeConfig } from './runtime/runtime-config.ts';
 import { startContainer } from './runtime/start-container.ts';
 import { status } from './runtime/status.ts';
 import { stopContainer } from './runtime/stop-container.ts';
 import { stopPodSandbox } from './runtime/stop-pod-sandbox.ts';
+import { updateContainerResources } from './runtime/update-container-resources.ts';
+import { updatePodSandboxResources } from './runtime/update-pod-sandbox-resources.ts';
+import { updateRuntimeConfig } from './runtime/update-runtime-config.ts';
 import { version } from './runtime/version.ts';
 
 /** An RPC that this runtime does not have; clients fall back on UNIMPLEMENTED, and remember it. */
-const ABSENT = { kind: 'absent' } as const;
+const ABSENT = { kind: 'absent', why: '' } as const;
+const NO_CHECKPOINTS = {
+  kind: 'absent',
+  why: "containerd in the pod's machine cannot do it, and a machine holds no CRIU",
+} as const;
 
 /** An RPC answered with one message. */
 const one = <Request, Response>(handle: Handler<Request, Response>) => ({ kind: 'unary', handle }) as const;
@@ -47,6 +55,7 @@ const many = <Request, Response>(handle: StreamHandler<Request, Response>) => ({
 
 type Entry<M extends CriMethod> =
   | typeof ABSENT
+  | typeof NO_CHECKPOINTS
   | (M extends CriStreamMethod
       ? { readonly kind: 'stream'; readonly handle: StreamHandler<CriRequestFull<M>, CriResponse<M>> }
       : { readonly kind: 'unary'; readonly handle: Handler<CriRequestFull<M>, CriResponse<M>> });
@@ -72,23 +81,23 @@ export const RUNTIME_TABLE = {
   RuntimeConfig: one(runtimeConfig),
   StreamPodSandboxes: many(streamPodSandboxes),
   StreamContainers: many(streamContainers),
-  UpdateContainerResources: ABSENT,
-  ReopenContainerLog: ABSENT,
+  UpdateContainerResources: one(updateContainerResources),
+  ReopenContainerLog: one(reopenContainerLog),
   ContainerStats: one(containerStats),
   ListContainerStats: one(listContainerStats),
   StreamContainerStats: many(streamContainerStats),
   PodSandboxStats: one(podSandboxStats),
   ListPodSandboxStats: one(listPodSandboxStats),
   StreamPodSandboxStats: many(streamPodSandboxStats),
-  UpdateRuntimeConfig: ABSENT,
-  CheckpointContainer: ABSENT,
-  CheckpointPod: ABSENT,
-  RestorePod: ABSENT,
+  UpdateRuntimeConfig: one(updateRuntimeConfig),
+  CheckpointContainer: NO_CHECKPOINTS,
+  CheckpointPod: NO_CHECKPOINTS,
+  RestorePod: NO_CHECKPOINTS,
   GetContainerEvents: many(getContainerEvents),
   ListMetricDescriptors: one(listMetricDescriptors),
   ListPodSandboxMetrics: one(listPodSandboxMetrics),
   StreamPodSandboxMetrics: many(streamPodSandboxMetrics),
-  UpdatePodSandboxResources: ABSENT,
+  UpdatePodSandboxResources: one(updatePodSandboxResources),
 } as const satisfies { readonly [M in keyof RuntimeMethods]: Entry<M> };
 
 export const IMAGE_TABLE = {

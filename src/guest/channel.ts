@@ -65,6 +65,11 @@ export interface FileBytes {
   readonly data: Buffer;
 }
 
+export interface LogBytes extends FileBytes {
+  /** All that containerd wrote ends here (data is empty then), and it has closed the log. */
+  readonly ended: boolean;
+}
+
 export type GuestEvent =
   | { readonly kind: 'heartbeat'; readonly clockMs: number; readonly residentBytes: number }
   | { readonly kind: 'container'; readonly event: ContainerEventResponse__Output }
@@ -120,6 +125,16 @@ export interface AgentChannel extends AsyncDisposable {
       readonly signal: AbortSignal;
     },
   ): AsyncIterable<FileBytes>;
+  /**
+   * Prepares a container's log in the machine, of which `bound` bytes may wait for the node. May be repeated; with containerd's
+   * id of the container as soon as there is one.
+   */
+  makeLog(name: string, bound: number, containerId: string, options: CallOptions): Promise<void>;
+  /** A log from an offset on, in order, until the signal fires; begins later when the bytes there are gone. */
+  readLog(name: string, offset: number, signal: AbortSignal): AsyncIterable<LogBytes>;
+  /** The node has everything before the offset, durably. May be repeated. */
+  trimLog(name: string, offset: number, options: CallOptions): Promise<void>;
+  removeLog(name: string, options: CallOptions): Promise<void>;
   configure(
     settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
     options: CallOptions,
@@ -139,6 +154,10 @@ export interface AgentChannel extends AsyncDisposable {
   configurePod(pod: GuestPod, options: CallOptions): Promise<string>;
   /** The machine lives on for this long, milliseconds, whatever becomes of the node; 0: for ever. */
   renewLease(durationMs: number, options: CallOptions): Promise<void>;
+  /** What all containers of the pod may use together. */
+  configurePodResources(resources: GuestPodResources, options: CallOptions): Promise<void>;
+  /** Sends a signal (its number) to the first process of a container (containerd's id). NOT_FOUND when it does not run. */
+  signalContainer(containerId: string, signalNumber: number, options: CallOptions): Promise<void>;
   /** Orderly power-off; resolves when the agent has begun. */
   shutdown(graceMs: number, options: CallOptions): Promise<void>;
 }
@@ -160,6 +179,14 @@ export interface GuestPod {
   readonly addresses: readonly { readonly address: string }[];
   readonly routes: readonly { readonly destination: string; readonly gateway: string }[];
   readonly limits: PodLimits;
+}
+
+/** 0: left as it is; -1: no limit but the machine. Bytes, microseconds, 1024 shares for one CPU. */
+export interface GuestPodResources {
+  readonly memoryBytes: number;
+  readonly cpuQuota: number;
+  readonly cpuPeriod: number;
+  readonly cpuShares: number;
 }
 
 /** Who a machine is, for its certificate. */

@@ -20,8 +20,10 @@ import type {
   GuestFile,
   GuestMount,
   GuestPod,
+  GuestPodResources,
   GuestRoot,
   IncomingService,
+  LogBytes,
   PodLimits,
   PutTarget,
   Sampling,
@@ -29,6 +31,7 @@ import type {
 import type { AgentCredentials } from './credentials.ts';
 import type { CriCodec } from './cri-codec.ts';
 import { putFiles, readFile, streamed } from './files.ts';
+import { readLog } from './logs.ts';
 import { keepRenewed } from './renewal.ts';
 import { openTunnel } from './tunnel.ts';
 
@@ -172,6 +175,23 @@ export class GrpcAgentChannel implements AgentChannel {
     return readFile(this.#client, root, path, { ...options, signal: both(options.signal, this.#stop.signal) });
   }
 
+  async makeLog(name: string, bound: number, containerId: string, options: CallOptions): Promise<void> {
+    const request = { name, bound, containerId };
+    await this.#unary('MakeLog', options, (grpc, done) => this.#client.MakeLog(request, grpc, done));
+  }
+
+  readLog(name: string, offset: number, signal: AbortSignal): AsyncIterable<LogBytes> {
+    return readLog(this.#client, name, offset, both(signal, this.#stop.signal));
+  }
+
+  async trimLog(name: string, offset: number, options: CallOptions): Promise<void> {
+    await this.#unary('TrimLog', options, (grpc, done) => this.#client.TrimLog({ name, offset }, grpc, done));
+  }
+
+  async removeLog(name: string, options: CallOptions): Promise<void> {
+    await this.#unary('RemoveLog', options, (grpc, done) => this.#client.RemoveLog({ name }, grpc, done));
+  }
+
   async configure(
     settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
     options: CallOptions,
@@ -216,6 +236,15 @@ export class GrpcAgentChannel implements AgentChannel {
 
   async renewLease(durationMs: number, options: CallOptions): Promise<void> {
     await this.#unary('RenewLease', options, (grpc, done) => this.#client.RenewLease({ durationMs }, grpc, done));
+  }
+
+  async configurePodResources(podResources: GuestPodResources, options: CallOptions): Promise<void> {
+    await this.#unary('Configure', options, (grpc, done) => this.#client.Configure({ podResources }, grpc, done));
+  }
+
+  async signalContainer(containerId: string, signalNumber: number, options: CallOptions): Promise<void> {
+    const request = { containerId, signal: signalNumber };
+    await this.#unary('SignalContainer', options, (grpc, done) => this.#client.SignalContainer(request, grpc, done));
   }
 
   async shutdown(graceMs: number, options: CallOptions): Promise<void> {

@@ -53,6 +53,8 @@ export const TEMPLATE_CONFLIST = '10-template.conflist';
 
 /** Directory in the guest where containerd writes container logs (the agent's ROOT_LOGS). */
 export const GUEST_LOG_DIRECTORY = '/scratch/logs';
+/** In a log's directory: what containerd writes to. */
+export const GUEST_LOG_FIFO = 'fifo';
 /** The guest's containerd uses the cgroupfs driver; every pod of the machine lives here. */
 export const GUEST_CGROUP_PARENT = '/pod';
 

@@ -4,15 +4,19 @@ import type { SandboxId } from '../base/ids.ts';
 import type { Clock } from '../base/time.ts';
 import type { Provider } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
+import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { ChannelDialer } from '../guest/channel.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { GUEST_CALL_MS } from './guest-run.ts';
 import { newRecord, podFacts } from './new-record.ts';
 import { machineDemand, requirePlaceable } from './placement.ts';
 import type { Pool } from './pool.ts';
 import type { Reconciler } from './reconciler.ts';
 import { isReady, podIps, type SandboxRecord } from './record.ts';
+import { podResources } from './resources.ts';
 import type { SandboxService, SandboxView } from './service.ts';
+import type { Sessions } from './session.ts';
 import type { SandboxEntry, SandboxStore } from './store.ts';
 
 export interface ManagerDeps {
@@ -22,6 +26,7 @@ export interface ManagerDeps {
   readonly store: SandboxStore;
   readonly reconciler: Reconciler;
   readonly pool: Pick<Pool, 'claim'>;
+  readonly sessions: Pick<Sessions, 'get'>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -201,6 +206,32 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     await this.#gone(record.id, signal);
   }
 
+  async updateResources(
+    id: string,
+    resources: LinuxContainerResources__Output | null,
+    overhead: LinuxContainerResources__Output | null,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const record = this.#findPod(id)?.record;
+    if (!record?.listed) throw new InfraletError('NOT_FOUND', `there is no pod sandbox ${id}`);
+    if (!isReady(record)) throw new InfraletError('FAILED_PRECONDITION', `pod sandbox ${record.id} is not ready`);
+    // A pod's overhead is the machine's own affair: it was added to its size and is no limit of the containers.
+    if (!resources) {
+      if (overhead) return;
+      throw new InfraletError('INVALID_ARGUMENT', 'resources: must be set');
+    }
+    const { overheadMemory } = this.#deps.config.machine;
+    const limits = podResources(`${record.podNamespace}/${record.podName}`, resources, record.shape, overheadMemory);
+    const channel = this.#deps.sessions.get(record.id);
+    if (!channel) {
+      throw new InfraletError('UNAVAILABLE', `the channel to the machine of pod sandbox ${record.id} is not open`, {
+        hint: `it is being made again; see: infralet describe ${record.id}`,
+      });
+    }
+    await channel.configurePodResources(limits, { signal, timeoutMs: GUEST_CALL_MS });
+    this.#deps.store.update(record.id, { resources: limits });
+  }
+
   async #gone(id: SandboxId, signal: AbortSignal): Promise<void> {
     await this.#deps.store.wait(id, (record) => (record === undefined ? true : undefined), signal);
   }
@@ -300,6 +331,7 @@ function sandboxInfo(record: SandboxRecord): Readonly<Record<string, unknown>> {
     createdAt: record.createdAt,
     instanceId: record.instanceId ?? '',
     machine: record.shape,
+    resources: record.resources ?? null,
     podIp: podIps(record)[0] ?? '',
     netns: record.networkResult?.netns ?? '',
     timeline: Object.entries(record.timeline)

@@ -13,6 +13,7 @@ import { z } from 'zod';
 import { type InstanceId, parseInstanceId, parseSandboxId, type SandboxId } from '../base/ids.ts';
 import { ARCHITECTURES, MARKETS, type Placement } from '../cloud/offers.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
+import { podResourcesSchema } from './resources.ts';
 
 export const SANDBOX_STATES = [
   'planned',
@@ -71,6 +72,8 @@ const schema = z.object({
   placement: placement.default({}),
   /** The machine was made for another size than the pod's, and has not been told yet. */
   resize: z.boolean().default(false),
+  /** Limits inside the machine as UpdatePodSandboxResources has left them; undefined: the machine's size alone. */
+  resources: podResourcesSchema.optional(),
   instanceId: z.string().transform(parseInstanceId).optional(),
   /** How the machine began, once it is there. */
   start: z.enum(['clone', 'boot']).optional(),

@@ -1,6 +1,7 @@
 /** What the CRI layer asks of pod sandboxes. Requests are validated by the CRI layer; errors are InfraletError. */
 
 import type { SandboxId } from '../base/ids.ts';
+import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 
 export interface SandboxView {
@@ -31,6 +32,13 @@ export interface SandboxService {
   stop(id: string, signal: AbortSignal): Promise<void>;
   /** Idempotent; succeeds on the unknown. */
   remove(id: string, signal: AbortSignal): Promise<void>;
+  /** What all containers together may use of the machine, in force when it resolves. Refuses more than the machine has. */
+  updateResources(
+    id: string,
+    resources: LinuxContainerResources__Output | null,
+    overhead: LinuxContainerResources__Output | null,
+    signal: AbortSignal,
+  ): Promise<void>;
   /** From memory; also by unique prefix. Throws NOT_FOUND. */
   get(id: string): SandboxView;
   /** The same array as long as nothing changes. */

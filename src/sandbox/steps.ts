@@ -25,6 +25,8 @@ import type { SandboxEntry, SandboxStore } from './store.ts';
 export interface ContainerHooks {
   /** Whether a container may still run in the machine, or has words left that are not on the node. */
   busy(id: SandboxId): boolean;
+  /** Before the pod's processes are killed: nothing may keep them. */
+  ending(id: SandboxId, signal: AbortSignal): Promise<void>;
   /** Before the machine goes: last statuses and logs are fetched. */
   drain(id: SandboxId, signal: AbortSignal): Promise<void>;
   /** The machine is gone: whatever still seemed to run has ended. */
@@ -170,6 +172,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
         const options = { signal: limit, timeoutMs: GUEST_CALL_MS };
         // The kubelet has stopped the containers with their grace already; what still runs here is killed at once.
         try {
+          await deps.containers.ending(record.id, limit);
           await channel.cri('StopPodSandbox', { podSandboxId: record.guestSandboxId }, options);
           await deps.containers.drain(record.id, limit);
         } catch (error) {

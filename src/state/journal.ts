@@ -18,6 +18,9 @@ CREATE TABLE IF NOT EXISTS containers (
   id TEXT PRIMARY KEY, sandbox_id TEXT NOT NULL, record TEXT NOT NULL, request BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS containers_by_sandbox ON containers (sandbox_id);
+CREATE TABLE IF NOT EXISTS logs (
+  id TEXT PRIMARY KEY, sandbox_id TEXT NOT NULL, position TEXT NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS tokens (hash TEXT PRIMARY KEY, used_at INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS steps (
   seq INTEGER PRIMARY KEY, sandbox_id TEXT NOT NULL, at INTEGER NOT NULL,
@@ -74,6 +77,7 @@ export class Journal implements Disposable {
   readonly #putSandbox: StatementSync;
   readonly #replaceSandbox: StatementSync;
   readonly #putContainer: StatementSync;
+  readonly #putLog: StatementSync;
   readonly #addStep: StatementSync;
   readonly #trimSteps: StatementSync;
 
@@ -102,6 +106,10 @@ export class Journal implements Disposable {
     this.#putContainer = this.#db.prepare(
       `INSERT INTO containers (id, sandbox_id, record, request) VALUES (:id, :sandboxId, :record, :request)
        ON CONFLICT (id) DO UPDATE SET record = excluded.record`,
+    );
+    this.#putLog = this.#db.prepare(
+      `INSERT INTO logs (id, sandbox_id, position) VALUES (:id, :sandboxId, :position)
+       ON CONFLICT (id) DO UPDATE SET position = excluded.position`,
     );
     this.#addStep = this.#db.prepare(
       'INSERT INTO steps (sandbox_id, at, step, outcome, detail) VALUES (?, ?, ?, ?, ?)',
@@ -135,6 +143,21 @@ export class Journal implements Disposable {
     this.#putContainer.run({ id, sandboxId, record: JSON.stringify(record), request });
   }
 
+  /** How far a container's log has come. Apart from its record, since it changes while the log grows. */
+  putLog(id: string, sandboxId: string, position: unknown): void {
+    this.#putLog.run({ id, sandboxId, position: JSON.stringify(position) });
+  }
+
+  /** Undefined when there is none, or none that is JSON. */
+  log(id: string): unknown {
+    const row = this.#db.prepare('SELECT position FROM logs WHERE id = ?').get(id);
+    try {
+      return row && JSON.parse(String(row['position']));
+    } catch {
+      return undefined;
+    }
+  }
+
   /** All rows of a table; rows that cannot be read are reported to `onBad` and left out, never deleted. */
   all(table: Table, onBad: (id: string, error: unknown) => void): readonly Row[] {
     const rows: Row[] = [];
@@ -153,6 +176,7 @@ export class Journal implements Disposable {
 
   deleteContainer(id: string): void {
     this.#db.prepare('DELETE FROM containers WHERE id = ?').run(id);
+    this.#db.prepare('DELETE FROM logs WHERE id = ?').run(id);
   }
 
   /** Forgets a sandbox with its containers and steps, but for what is to be kept of it, in one transaction. */
@@ -160,6 +184,7 @@ export class Journal implements Disposable {
     this.#db.exec('BEGIN IMMEDIATE');
     try {
       this.#db.prepare('DELETE FROM containers WHERE sandbox_id = ?').run(id);
+      this.#db.prepare('DELETE FROM logs WHERE sandbox_id = ?').run(id);
       this.#db.prepare('DELETE FROM sandboxes WHERE id = ?').run(id);
       if (keepsake && keepsake.keep > 0) this.#keep(id, keepsake);
       else this.#db.prepare('DELETE FROM steps WHERE sandbox_id = ?').run(id);

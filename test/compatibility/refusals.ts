@@ -102,7 +102,7 @@ export const REFUSALS: readonly Refusal[] = [
   container(['ContainerConfig.log_path'], /log_path: /, { logPath: '../up' }),
   container(['ContainerConfig.windows'], /windows: /, { windows: {} }),
   container(['CDIDevice.name'], /CDI_devices\[0\]\.name: /, { CDIDevices: [{ name: 'gpu' }] }),
-  container(['ContainerConfig.stop_signal'], /stop_signal: /, { stopSignal: 'SIGNAL_SIGUSR1' }),
+  container(['ContainerConfig.stop_signal'], /stop_signal: /, { stopSignal: 500 as never }),
   container(['KeyValue.key'], /envs\[0\]\.key: /, { envs: [{ key: 'a=b' }] }),
   container(['KeyValue.value'], /envs\[0\]\.value: /, { envs: [{ key: 'a', value: Buffer.from([0]) }] }),
   container(['Device.container_path'], /devices\[0\]\.container_path: /, { devices: [{ hostPath: '/dev/null' }] }),

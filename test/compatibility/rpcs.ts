@@ -8,7 +8,6 @@ export interface RpcEntry {
 
 const there = (note = ''): RpcEntry => ({ there: true, note });
 const absent = (note: string): RpcEntry => ({ there: false, note });
-const soon = absent('not there yet');
 const checkpoint = absent('containerd in the machine has none of the three, and the guest image no CRIU');
 
 export const RPCS: Readonly<Record<string, RpcEntry>> = {
@@ -26,8 +25,10 @@ export const RPCS: Readonly<Record<string, RpcEntry>> = {
   ListContainers: there('from memory'),
   StreamContainers: there('ListContainers in pieces'),
   ContainerStatus: there('from memory'),
-  UpdateContainerResources: soon,
-  ReopenContainerLog: soon,
+  UpdateContainerResources: there('in force when it returns; journalled; more than the machine has is refused'),
+  ReopenContainerLog: there(
+    'the new file holds what the renamed one does not; any number of times, also after a crash',
+  ),
   ExecSync: there('a time limit kills the command'),
   Exec: there('SPDY and WebSocket up to v5.channel.k8s.io'),
   Attach: there('SPDY and WebSocket up to v5.channel.k8s.io'),
@@ -38,7 +39,7 @@ export const RPCS: Readonly<Record<string, RpcEntry>> = {
   PodSandboxStats: there('from memory, as ContainerStats; only of pods that are ready'),
   ListPodSandboxStats: there('from memory; only of pods that are ready'),
   StreamPodSandboxStats: there('ListPodSandboxStats in pieces'),
-  UpdateRuntimeConfig: soon,
+  UpdateRuntimeConfig: there('the pod CIDR is checked and logged; addresses come from the CNI configuration'),
   Status: there(),
   CheckpointContainer: checkpoint,
   CheckpointPod: checkpoint,
@@ -48,7 +49,7 @@ export const RPCS: Readonly<Record<string, RpcEntry>> = {
   ListPodSandboxMetrics: there('from memory'),
   StreamPodSandboxMetrics: there('ListPodSandboxMetrics in pieces'),
   RuntimeConfig: there(),
-  UpdatePodSandboxResources: soon,
+  UpdatePodSandboxResources: there("the pod's cgroup in the machine; more than the machine has is refused"),
   ListImages: there('from memory'),
   StreamImages: there('ListImages in pieces'),
   ImageStatus: there('from memory; verbose, with the configuration of the image'),

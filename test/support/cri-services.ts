@@ -89,6 +89,9 @@ export function memoryServices(): MemoryServices {
         const view = sandboxes.get(id as SandboxId);
         if (view) sandboxes.set(view.id, { ...view, ready: false });
       },
+      updateResources: async (id, resources) => {
+        journal.push(`update ${id} ${resources?.memoryLimitInBytes ?? ''}`);
+      },
       remove: async (id) => {
         journal.push(`remove ${id}`);
         sandboxes.delete(id as SandboxId);
@@ -143,6 +146,12 @@ export function memoryServices(): MemoryServices {
       stop: async (id, timeoutSeconds) => {
         journal.push(`stop ${id} ${timeoutSeconds}`);
         if (containers.has(id as ContainerId)) setState(id, 'CONTAINER_EXITED');
+      },
+      updateResources: async (id, update) => {
+        journal.push(`update ${id} ${update.memoryLimitInBytes}`);
+      },
+      reopenLog: async (id) => {
+        journal.push(`reopen ${id}`);
       },
       remove: async (id) => {
         journal.push(`remove ${id}`);

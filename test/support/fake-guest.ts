@@ -9,15 +9,25 @@ import { InfraletError } from '../../src/base/errors.ts';
 import type { SandboxId } from '../../src/base/ids.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
 import type { Sample, Sample__Output } from '../../src/gen/infralet/agent/v1/Sample.ts';
-import type { AgentChannel, ChannelDialer, GuestEvent, Sampling } from '../../src/guest/channel.ts';
+import type {
+  AgentChannel,
+  ChannelDialer,
+  GuestEvent,
+  GuestPodResources,
+  LogBytes,
+  Sampling,
+} from '../../src/guest/channel.ts';
 import type { PodNetwork, PodNetworkSpec } from '../../src/network/pod-network.ts';
 import type { CriMethod } from '../../src/rpc/cri.ts';
+import { FakeLog } from './fake-log.ts';
 import { received, someUsage } from './samples.ts';
 
 interface GuestContainer {
   readonly id: string;
   readonly name: string;
   readonly labels: Record<string, string>;
+  /** Name of its log; empty when it has none. */
+  readonly log: string;
   state: string;
   startedAt: string;
   finishedAt: string;
@@ -29,6 +39,11 @@ class FakeGuest {
   readonly containers = new Map<string, GuestContainer>();
   readonly images = new Set<string>();
   readonly files = new Map<string, Buffer>();
+  readonly logs = new Map<string, FakeLog>();
+  readonly signals: number[] = [];
+  /** Its containers do not end by signals. */
+  deaf = false;
+  podResources: GuestPodResources | undefined;
   sandbox = '';
   sandboxState = 'SANDBOX_READY';
   enrolled = false;
@@ -94,6 +109,7 @@ class FakeGuest {
       case 'CreateContainer': {
         const config = request['config'] as {
           labels: Record<string, string>;
+          logPath?: string;
           metadata: { name: string; attempt?: number };
         };
         const name = `${config.metadata.name}_${config.metadata.attempt ?? 0}`;
@@ -104,6 +120,7 @@ class FakeGuest {
           id: id(),
           name,
           labels: config.labels,
+          log: (config.logPath ?? '').replace(/\/.*$/, ''),
           state: 'CONTAINER_CREATED',
           startedAt: '0',
           finishedAt: '0',
@@ -114,6 +131,9 @@ class FakeGuest {
       }
       case 'StartContainer':
         Object.assign(container(), { state: 'CONTAINER_RUNNING', startedAt: '1000' });
+        return {};
+      case 'UpdateContainerResources':
+        Object.assign(container(), { resources: { linux: request['linux'], windows: null } });
         return {};
       case 'StopContainer':
         this.end(container().id, 143);
@@ -142,6 +162,7 @@ class FakeGuest {
     const found = this.containers.get(id);
     if (found && found.state !== 'CONTAINER_EXITED') {
       Object.assign(found, { state: 'CONTAINER_EXITED', finishedAt: '2000', exitCode });
+      this.logs.get(found.log)?.close();
     }
   }
 }
@@ -221,6 +242,28 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 
   async *readFile(): AsyncGenerator<never> {}
 
+  async makeLog(name: string, bound: number, _containerId: string): Promise<void> {
+    this.#closed.signal.throwIfAborted();
+    const log = this.guest.logs.get(name) ?? new FakeLog();
+    this.guest.logs.set(name, Object.assign(log, { bound }));
+  }
+
+  async *readLog(name: string, offset: number, signal: AbortSignal): AsyncGenerator<LogBytes> {
+    const log = this.guest.logs.get(name);
+    if (!log) throw new InfraletError('NOT_FOUND', `there is no log ${name}`);
+    yield* log.read(offset, AbortSignal.any([signal, this.#closed.signal]));
+    if (!signal.aborted) throw new InfraletError('UNAVAILABLE', 'the channel is closed');
+  }
+
+  async trimLog(name: string, offset: number): Promise<void> {
+    this.#closed.signal.throwIfAborted();
+    this.guest.logs.get(name)?.trim(offset);
+  }
+
+  async removeLog(name: string): Promise<void> {
+    this.guest.logs.delete(name);
+  }
+
   async configure(): Promise<void> {}
 
   async configurePodNic(): Promise<void> {}
@@ -232,6 +275,18 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   }
 
   async renewLease(): Promise<void> {}
+
+  async configurePodResources(resources: GuestPodResources): Promise<void> {
+    this.guest.podResources = resources;
+  }
+
+  async signalContainer(containerId: string, signalNumber: number): Promise<void> {
+    this.guest.signals.push(signalNumber);
+    if (this.guest.deaf) return;
+    this.guest.end(containerId, 128 + signalNumber);
+    this.emit('event', { kind: 'resync' });
+  }
+
   async shutdown(): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {

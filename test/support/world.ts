@@ -102,7 +102,8 @@ export class World {
   ): NodeRuntime & { readonly journal: Journal } {
     const journal = new Journal(join(this.#directory, 'journal.db'));
     const { guests } = this;
-    const channel = (made: AgentChannel): AgentChannel => killSwitch.wrap('guest', made, ['cri', 'putFiles']);
+    const channel = (made: AgentChannel): AgentChannel =>
+      killSwitch.wrap('guest', made, ['cri', 'putFiles', 'makeLog', 'trimLog', 'removeLog']);
     const dialer: ChannelDialer = {
       newToken: () => guests.newToken(),
       userData: (token) => guests.userData(token),
@@ -119,6 +120,7 @@ export class World {
         'putSandbox',
         'replaceSandbox',
         'putContainer',
+        'putLog',
         'deleteSandbox',
         'deleteContainer',
         'addStep',

@@ -219,7 +219,6 @@ describe('ContainerConfig', () => {
     ['log_path: must not contain ".."', { logPath: 'a/../../b.log' }],
     ['log_path: must name a file', { logPath: 'a/' }],
     ['stop_signal: is no known value', { stopSignal: 500 }],
-    ['stop_signal: is not supported; set STOPSIGNAL', { stopSignal: 'SIGNAL_SIGUSR1' }],
     ['windows: containers run Linux here', { windows: {} }],
     ['linux.resources.memory_limit_in_bytes: must be at least', { linux: { resources: { memoryLimitInBytes: '-5' } } }],
   ])('config.%s', (expected, change) => {

@@ -25,7 +25,7 @@ export const CONTAINER: Fields = {
     linux: done(),
     windows: refused('containers run Linux here'),
     CDI_devices: guest('devices of the machine, not of the node'),
-    stop_signal: refused("the image's STOPSIGNAL counts"),
+    stop_signal: limited('any signal of the enum, sent by the agent in place of the STOPSIGNAL of the image'),
   },
   ContainerMetadata: {
     name: limited('no "/" and no control characters'),
@@ -91,9 +91,9 @@ export const CONTAINER: Fields = {
   ContainerStatusRequest: { container_id: done('or a prefix that only one container has'), verbose: done() },
   UpdateContainerResourcesRequest: {
     container_id: done(),
-    linux: guest(),
+    linux: guest('zero and empty fields leave a value as it is; CPU and memory node sets are left out'),
     windows: refused('containers run Linux here'),
-    annotations: shown('replace those of the container'),
+    annotations: unused('meant for plug-ins of a runtime, and there are none'),
   },
   ReopenContainerLogRequest: { container_id: done() },
   ExecSyncRequest: {

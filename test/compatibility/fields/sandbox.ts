@@ -1,5 +1,5 @@
 /** Requests about pod sandboxes. */
-import { done, type Fields, guest, limited, shown } from '../entry.ts';
+import { done, type Fields, guest, limited, shown, unused } from '../entry.ts';
 
 export const SANDBOX: Fields = {
   RunPodSandboxRequest: {
@@ -70,7 +70,7 @@ export const SANDBOX: Fields = {
   PodSandboxStateValue: { state: done() },
   UpdatePodSandboxResourcesRequest: {
     pod_sandbox_id: done(),
-    overhead: done(),
-    resources: done(),
+    overhead: unused('was counted into the machine when it was made'),
+    resources: done('the limits of the pod inside its machine'),
   },
 };

@@ -15,11 +15,10 @@ import { podConfig } from '../../support/sandbox-records.ts';
 import { IMAGE, World } from '../../support/world.ts';
 
 const signal = AbortSignal.timeout(300_000);
-const pod = podConfig({ metadata: { name: 'web', uid: 'uid-1', namespace: 'default', attempt: 0 } });
 const { CreateContainer } = loadCri().RuntimeService.service;
 const container = CreateContainer.requestDeserialize(
   CreateContainer.requestSerialize({
-    config: { metadata: { name: 'app', attempt: 0 }, image: { image: IMAGE }, command: ['/app'] },
+    config: { metadata: { name: 'app', attempt: 0 }, image: { image: IMAGE }, command: ['/app'], logPath: 'app.log' },
   }),
 ).config;
 if (!container) throw new Error('no container configuration');
@@ -48,9 +47,14 @@ async function claim(runtime: NodeRuntime): Promise<void> {
 }
 
 let directory: string;
+let pod: ReturnType<typeof podConfig>;
 let world: World;
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'crash-'));
+  pod = podConfig({
+    metadata: { name: 'web', uid: 'uid-1', namespace: 'default', attempt: 0 },
+    logDirectory: join(directory, 'logs'),
+  });
   world = await World.make(directory, { reconciler: { retryInitial: '1ms', sweep: '20ms', orphanAge: '0s' } });
 });
 afterEach(async () => {

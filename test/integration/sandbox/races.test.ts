@@ -8,10 +8,12 @@ import { newContainerId, newSandboxId } from '../../../src/base/ids.ts';
 import { systemClock, until } from '../../../src/base/time.ts';
 import { configSchema } from '../../../src/config/schema.ts';
 import { GuestImages } from '../../../src/container/images.ts';
+import { ContainerLogs } from '../../../src/container/logs.ts';
 import { ContainerObserver } from '../../../src/container/observer.ts';
 import { changeFromGuest } from '../../../src/container/status.ts';
 import { ContainerStore } from '../../../src/container/store.ts';
 import type { ContainerStatus__Output } from '../../../src/gen/runtime/v1/ContainerStatus.ts';
+import type { LogBytes } from '../../../src/guest/channel.ts';
 import type { PodNetwork } from '../../../src/network/pod-network.ts';
 import { containerCodec, sandboxCodec } from '../../../src/rpc/codecs.ts';
 import { loadCri } from '../../../src/rpc/load.ts';
@@ -57,18 +59,29 @@ async function* nothing(): AsyncGenerator<never> {}
 /** An observer over real stores, and a guest whose calls are `answer`'s. */
 function observed(
   answer: (method: string, request: unknown) => Promise<unknown>,
-  readFile?: () => AsyncIterable<never>,
+  readLog: () => AsyncIterable<LogBytes> = nothing,
 ) {
   const journal = new Journal(':memory:');
   const sandboxes = new SandboxStore(journal, sandboxCodec(cri));
   const store = new ContainerStore(journal, containerCodec(cri));
   const sandbox = sandboxRecord({ state: 'ready', listed: true, guestSandboxId: 'pod' });
   sandboxes.add(sandbox, podConfig({ logDirectory: directory }));
-  const channel = { cri: answer, readFile: readFile ?? nothing };
+  const channel = { cri: answer, readFile: nothing, readLog, removeLog: async () => undefined };
+  const sessions = { get: () => channel } as never;
+  const logs = new ContainerLogs({
+    journal,
+    store,
+    sandboxes,
+    sessions,
+    config: configSchema.parse({}).containerLog,
+    clock: systemClock,
+    log: nullLogger,
+  });
   const observer = new ContainerObserver({
     store,
     sandboxes,
-    sessions: { get: () => channel } as never,
+    sessions,
+    logs,
     guestImages: new GuestImages({} as never),
     mounts: new MountCarrier({
       ...configSchema.parse({}),
@@ -90,20 +103,23 @@ function observed(
       exitCode: 0,
       reason: '',
       message: '',
-      logBase: 0,
       logDone: false,
     };
     const base = { id, sandboxId: sandbox.id, guestId: '', state: 'CONTAINER_RUNNING' as const, removing: false };
     store.add({ ...base, ...times, ...rest, ...change }, containerConfig());
     return id;
   };
-  return { observer, store, add, sandboxId: sandbox.id };
+  const close = async (): Promise<void> => {
+    await observer[Symbol.asyncDispose]();
+    await logs[Symbol.asyncDispose]();
+  };
+  return { observer, store, add, close, sandboxId: sandbox.id };
 }
 
 test('a container that is made while all are read anew is not taken for a lost one', async () => {
   const asked = Promise.withResolvers<void>();
   const answer = Promise.withResolvers<unknown>();
-  const { observer, store, add, sandboxId } = observed(async (method) => {
+  const { observer, store, add, close, sandboxId } = observed(async (method) => {
     if (method !== 'ListContainers') throw new InfraletError('NOT_FOUND', method);
     asked.resolve();
     return await answer.promise;
@@ -120,12 +136,12 @@ test('a container that is made while all are read anew is not taken for a lost o
   answer.resolve({ containers: [] });
   await until(() => (store.find(lost)?.record.state === 'CONTAINER_EXITED' ? true : undefined), tick);
   expect(store.find(made)?.record).toMatchObject({ guestId: 'made', state: 'CONTAINER_RUNNING' });
-  await observer[Symbol.asyncDispose]();
+  await close();
 });
 
 test('a removal that was cut short is finished', async () => {
   const removed: unknown[] = [];
-  const { observer, store, add, sandboxId } = observed(async (method, request) => {
+  const { observer, store, add, close, sandboxId } = observed(async (method, request) => {
     if (method === 'ListContainers') return { containers: [{ id: 'half', labels: {} }] };
     removed.push(request);
     return {};
@@ -134,14 +150,14 @@ test('a removal that was cut short is finished', async () => {
   observer.onEvent(sandboxId, { kind: 'resync' });
   await until(() => (store.find(id) === undefined ? true : undefined), tick);
   expect(removed).toContainEqual({ containerId: 'half' });
-  await observer[Symbol.asyncDispose]();
+  await close();
 });
 
 test('a flood of events is one at a time, and the newest counts', async () => {
   let reading = 0;
   let lists = 0;
   const release = Promise.withResolvers<void>();
-  const { observer, add, sandboxId } = observed(
+  const { observer, add, close, sandboxId } = observed(
     async () => {
       lists += 1;
       await release.promise;
@@ -149,7 +165,8 @@ test('a flood of events is one at a time, and the newest counts', async () => {
     },
     async function* () {
       reading += 1;
-      yield await release.promise.then(() => never());
+      await release.promise;
+      yield { offset: 0, data: Buffer.alloc(0), ended: true };
     },
   );
   const user = (uid: number) => ({ linux: { uid: String(uid), gid: '0', supplementalGroups: [] } });
@@ -168,7 +185,7 @@ test('a flood of events is one at a time, and the newest counts', async () => {
   await until(() => (reading === 1 && lists === 1 ? true : undefined), tick);
   release.resolve();
   await until(() => (observer.guestFacts(id)?.user?.linux?.uid === '5000' ? true : undefined), tick);
-  await observer[Symbol.asyncDispose]();
+  await close();
   // The first one and the newest.
   expect(reading).toBeLessThanOrEqual(2);
   expect(lists).toBeLessThanOrEqual(2);
