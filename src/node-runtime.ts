@@ -161,6 +161,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     sandboxes: sandboxStore,
     sessions,
     config: config.containerLog,
+    onEnded: (id) => observer.logEnded(id),
     onLogBytes: logged && ((count) => logged({}, count)),
     clock,
     log,

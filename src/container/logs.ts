@@ -33,6 +33,8 @@ export interface ContainerLogsDeps {
   readonly config: Config['containerLog'];
   /** Told of log bytes that have come to the node. */
   readonly onLogBytes?: ((count: number) => void) | undefined;
+  /** A log has ended, so its container has, too. */
+  readonly onEnded?: (id: ContainerId) => void;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -144,6 +146,7 @@ export class ContainerLogs implements AsyncDisposable {
     return {
       name: guestLogName(id),
       path,
+      onEnded: () => this.#deps.onEnded?.(id),
       position: {
         get: () => this.#position(id),
         // A late write for a container that is gone would stay for ever.

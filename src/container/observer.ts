@@ -20,6 +20,8 @@ import type { ContainerStore } from './store.ts';
 
 /** A relayed call that should be quick; emulated machines are ten times slower than real ones. */
 const CALL_MS = 120_000;
+/** The event of an exit follows the end of its log within this time, on any but a hopelessly busy machine. */
+const EVENT_MS = 2000;
 
 export interface ContainerObserverDeps {
   readonly store: ContainerStore;
@@ -141,6 +143,21 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
       this.#log.info('removing a container that a crash left in a machine', { sandboxId });
       await channel.cri('RemoveContainer', { containerId: id }, options);
     }
+  }
+
+  /**
+   * Its exit should be told by an event. containerd 1.7 gives events to whoever asked first, even if that was an agent that
+   * has been killed since: one may be lost, so the status is read when none has come.
+   */
+  logEnded(id: ContainerId): void {
+    this.#later(
+      (async () => {
+        await this.#deps.clock.sleep(EVENT_MS, this.#stop.signal);
+        const record = this.#store.find(id)?.record;
+        const channel = record && this.#deps.sessions.get(record.sandboxId);
+        if (record?.state === 'CONTAINER_RUNNING' && channel) await this.refresh(id, channel, this.#stop.signal);
+      })(),
+    );
   }
 
   async ending(sandboxId: SandboxId, signal: AbortSignal): Promise<void> {

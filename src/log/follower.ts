@@ -13,6 +13,8 @@ export interface LogTarget {
   /** Absolute path on the node. */
   readonly path: string;
   readonly position: PositionKeeper;
+  /** containerd has closed the log and all of it is on the node: the container has ended, or is about to say so. */
+  readonly onEnded?: () => void;
 }
 
 export interface FollowerDeps extends WriterDeps {
@@ -81,6 +83,7 @@ export class LogFollower implements AsyncDisposable {
       await writer.append(all.subarray(0, cut), signal);
       this.#deps.onBytes?.(cut);
       this.#tell(ended);
+      if (ended) this.#target.onEnded?.();
       if (writer.offset - writer.acked >= this.#deps.ackBytes) await this.#ack(writer);
       onBytes();
     }

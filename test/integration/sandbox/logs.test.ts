@@ -204,3 +204,11 @@ test('a stop signal of its own is sent by number; who does not heed it is killed
   expect(guest.signals).toEqual([37, 12]);
   expect(runtime.containers.get(deaf).status()).toMatchObject({ state: 'CONTAINER_EXITED', exitCode: 143 });
 });
+
+test('an exit whose event is lost is seen by the end of the log', async () => {
+  await using runtime = world.start();
+  const { id, end } = await started(runtime);
+  end(3);
+  await until(() => (runtime.containers.get(id).state === 'CONTAINER_EXITED' ? true : undefined), tick);
+  expect(runtime.containers.get(id).status()).toMatchObject({ exitCode: 3 });
+});
