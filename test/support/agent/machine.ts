@@ -1,7 +1,7 @@
 /** A "machine" for tests: the real agent program as a child process on a root of its own, reached over loopback. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -201,6 +201,19 @@ export class TestMachine implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
+    // Keepers of logs outlive their agent, as in a real machine; a test that failed has not removed them.
+    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+      if (workingDirectory(pid).startsWith(`${this.dir}/`)) process.kill(Number(pid), 'SIGKILL');
+    }
+  }
+}
+
+/** Empty when the process has ended. */
+function workingDirectory(pid: string): string {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return '';
   }
 }
 
