@@ -5,7 +5,7 @@
  * any instruction: nothing that was read from the FIFO is in its memory alone.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readdirSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import { GUEST_LOG_FIFO } from '../rpc/agent-protocol.ts';
@@ -51,9 +51,11 @@ export class Logs {
   async make(name: string, bound: number, containerId: string): Promise<void> {
     const directory = this.path(name);
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const bytes = Math.ceil(Math.max(bound, LIMITS.logMinBytes) / LIMITS.logFiles);
+    // Files of a log are of one size from its beginning on: another bound is another number of them.
+    const bytes = pieceBytes(directory) ?? Math.ceil(Math.max(bound, LIMITS.logMinBytes) / LIMITS.logFiles);
+    const files = Math.max(Math.ceil(bound / bytes), LIMITS.logFiles);
     const temporary = join(directory, `${BOUND}.new`);
-    writeFileSync(temporary, `${bytes} ${LIMITS.logFiles}\n`);
+    writeFileSync(temporary, `${bytes} ${files}\n`);
     renameSync(temporary, join(directory, BOUND));
     if (containerId !== '') {
       if (!/^[0-9a-f]{64}$/.test(containerId)) throw new InfraletError('INVALID_ARGUMENT', 'that is no container id');
@@ -112,6 +114,16 @@ export class Logs {
     const running = keepersOf(directory);
     rmSync(directory, { recursive: true, force: true });
     for (const pid of running) process.kill(pid, 'SIGKILL');
+  }
+}
+
+/** As an earlier call has set it. */
+function pieceBytes(directory: string): number | undefined {
+  try {
+    return Number(readFileSync(join(directory, BOUND), 'utf8').split(' ')[0]) || undefined;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
   }
 }
 
