@@ -123,6 +123,7 @@ export const REFUSALS: readonly Refusal[] = [
   mount(['IDMapping.host_id'], /uidMappings\[0\]: /, { uidMappings: [{ hostId: 4294967295, length: 3 }] }),
   mount(['IDMapping.container_id'], /uidMappings\[0\]: /, { uidMappings: [{ containerId: 4294967295, length: 3 }] }),
   mount(['Mount.recursive_read_only'], /recursive_read_only: /, { recursiveReadOnly: true }),
+  mount(['Mount.propagation'], / mount propagation: /, { propagation: 'PROPAGATION_HOST_TO_CONTAINER' }),
   mount(['Mount.image'], /\.image: /, { hostPath: '', image: { image: 'app:1' } }),
   mount(['Mount.mount_options'], /mount_options\[0\]: /, { mountOptions: ['rbind'] }),
   security(['NamespaceOption.target_id'], /target_id: /, { namespaceOptions: { pid: 'TARGET' } }),

@@ -65,7 +65,6 @@ export function fullContainer(name: string, image: string, hostPath: string): Co
         containerPath: '/mnt',
         hostPath,
         readonly: true,
-        propagation: 'PROPAGATION_HOST_TO_CONTAINER',
         selinuxRelabel: true,
       },
     ],

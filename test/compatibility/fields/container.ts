@@ -40,7 +40,9 @@ export const CONTAINER: Fields = {
     host_path: done('what is there is carried into the machine'),
     readonly: guest(),
     selinux_relabel: unused('the guest kernel has no SELinux'),
-    propagation: guest('between the containers of the machine'),
+    propagation: limited(
+      'HOST_TO_CONTAINER not for what is copied; BIDIRECTIONAL for an emptyDir only, between the containers of the pod',
+    ),
     uidMappings: limited('an idmapped mount in the machine; together with gidMappings'),
     gidMappings: limited('as uidMappings'),
     recursive_read_only: limited('with readonly and private propagation'),
