@@ -93,6 +93,14 @@ export class LaunchStore implements Disposable {
     return this.#launches.get(token);
   }
 
+  /** Machines of calls that were begun at that time or later, with their calls. */
+  madeSince(time: number): readonly { readonly instanceId: string; readonly row: CallRow }[] {
+    return [...this.#launches.values()].flatMap(({ instanceId, callToken }) => {
+      const row = callToken === undefined ? undefined : this.#calls.get(callToken);
+      return instanceId !== undefined && row && row.at >= time ? [{ instanceId, row }] : [];
+    });
+  }
+
   /** The launch that has this machine. */
   owner(instanceId: string): LaunchRow | undefined {
     const token = this.#owners.get(instanceId);

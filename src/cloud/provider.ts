@@ -103,6 +103,8 @@ export class CloudProvider implements Provider {
       clock,
       stop: this.#stop.signal,
     });
+    // A list that lags may not know what was made just before a restart: until it must, such a machine counts as pending.
+    this.#snapshot.made(store.madeSince(clock.now() - config.listLag).map(pendingMachine));
     this.#calls = new LaunchCalls({ ...options, driver, limiter: this.limiters.launch, stop: this.#stop.signal });
     const { power } = driver;
     if (power) {
@@ -448,6 +450,21 @@ class LaunchFault extends Error {
 function explained({ type, zone, market, pricePerHour, estimated }: Offer): ExplainedOffer {
   const { name, cpuMillis, memoryBytes, gpus } = type;
   return { type: name, zone, market, pricePerHour, estimated, cpuMillis, memoryBytes, gpus };
+}
+
+function pendingMachine({ instanceId, row }: ReturnType<LaunchStore['madeSince']>[number]): CloudMachine {
+  const { offer, tags } = row.call;
+  return {
+    id: instanceId,
+    tags,
+    state: 'pending',
+    reason: '',
+    launchedAt: row.at,
+    address: undefined,
+    type: offer.type.name,
+    zone: offer.zone,
+    market: offer.market,
+  };
 }
 
 function carries(tags: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {

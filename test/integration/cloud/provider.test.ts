@@ -228,6 +228,24 @@ describe('a provider over a cloud', () => {
     ]);
   });
 
+  test('a list that lags does not hide what was made just before a restart', async () => {
+    cloud.lagMs = 60_000;
+    const asked = request();
+    const { id } = await launch(asked);
+    await clock.run(provider[Symbol.asyncDispose]());
+    provider = open();
+    expect(await clock.run(provider.describe({ by: 'ids', ids: [id] }, signal))).toMatchObject([{ state: 'pending' }]);
+    expect((await launch(asked)).id).toBe(id);
+    await clock.run(clock.sleep(61_000, signal));
+    expect(await clock.run(provider.describe({ by: 'ids', ids: [id] }, signal))).toMatchObject([{ state: 'running' }]);
+    // One that is really gone is not believed in for ever.
+    cloud.machines.delete(id);
+    await clock.run(provider[Symbol.asyncDispose]());
+    provider = open();
+    await clock.run(clock.sleep(config.listLag + 1, signal));
+    expect(await clock.run(provider.describe({ by: 'ids', ids: [id] }, signal))).toEqual([]);
+  });
+
   test('ends many machines in few calls, and one that is gone keeps none of the others', async () => {
     const ids = (
       await clock.run(
