@@ -71,7 +71,9 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     const known = this.#deps.store.byAttempt(metadata.uid, metadata.attempt)?.record;
     if (known && (known.wanted !== 'ready' || known.state === 'failed')) {
       // The ended attempt keeps its name until it is removed; a late retry of its own caller waits for that.
-      if (known.listed || known.wanted !== 'removed') {
+      // One that failed before anybody could see it, with no caller left who would have it removed, is in nobody's way.
+      if (!known.listed && known.state === 'failed' && known.wanted === 'ready') this.#want(known.id, 'removed');
+      else if (known.listed || known.wanted !== 'removed') {
         throw new InfraletError(
           'ALREADY_EXISTS',
           `attempt ${metadata.attempt} of pod ${metadata.namespace}/${metadata.name} exists as ${known.id} and has ended`,
