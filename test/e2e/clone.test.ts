@@ -9,10 +9,11 @@ let node: TestNode;
 
 beforeAll(async () => {
   node = await TestNode.start();
-  await until(async () => ((await node.daemonLog()).includes('"template ready"') ? true : undefined), {
-    everyMs: 100,
-    signal: AbortSignal.timeout(180_000),
-  });
+  // Perhaps another test file's daemon has built it already.
+  const limits = { signal: AbortSignal.timeout(180_000), timeoutMs: 10_000 };
+  const ready = async (): Promise<true | undefined> =>
+    (await node.admin.templates(limits)).some(({ state }) => state === 'ready') ? true : undefined;
+  await until(ready, { everyMs: 100, signal: limits.signal });
 }, GUEST_IMAGE_TIMEOUT_MS);
 afterAll(async () => {
   await node[Symbol.asyncDispose]();
