@@ -28,8 +28,11 @@ const FORMAT = 1;
 const TSC_TOLERANCE = 500e-6;
 /** A template that clones cannot be made of so often in a row is made anew. */
 const MAX_FAILURES = 2;
-/** Warnings and errors of the agent, among the lines of the console. */
-const COMPLAINT = /"level":"(warn|error)"/;
+/**
+ * Warnings and errors of the agent itself, among the lines of the console. What containerd says while it starts is
+ * usual, and so is the rehearsed enrolment that the agent refuses.
+ */
+const COMPLAINT = /^(?=.*"level":"(?:warn|error)")(?=.*"component":"agent")(?!.*"msg":"refused")/;
 
 /** What a machine is started from, found out once per launch. */
 export interface Ground {

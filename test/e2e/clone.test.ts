@@ -62,6 +62,7 @@ describe('clones', () => {
     for (const [index, fact] of one.entries()) expect(two[index]).not.toBe(fact);
     const log = await node.daemonLog();
     expect(log).not.toContain('boots cold');
+    expect(log).not.toContain('not as it should be');
   });
 
   test('reach each other and the node', async () => {
