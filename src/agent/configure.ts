@@ -1,14 +1,13 @@
 /** `Configure`: clock, randomness and host name, which a clone inherits from its template and must not keep. */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { InfraletError } from '../base/errors.ts';
 import type { ConfigureRequest__Output } from '../gen/infralet/agent/v1/ConfigureRequest.ts';
-import type { PodLimits__Output } from '../gen/infralet/agent/v1/PodLimits.ts';
 import type { PodNic__Output } from '../gen/infralet/agent/v1/PodNic.ts';
-import { GUEST_CGROUP_PARENT } from '../rpc/agent-protocol.ts';
 import { runCommand } from './commands.ts';
 import { reserveHugePages } from './huge-pages.ts';
 import type { AgentOptions } from './options.ts';
+import { limitPod } from './pod-resources.ts';
 import { refresh } from './refresh.ts';
 
 /** RFC 1123 name, as the kernel takes it. */
@@ -25,18 +24,8 @@ export async function configure(request: ConfigureRequest__Output, options: Agen
   await refresh({ clockMs, entropy: request.entropy }, options);
   if (request.hostname !== '') writeFileSync(options.hostnameFile, request.hostname);
   reserveHugePages(request.hugePages, options.hugePagesDir);
-  if (request.podLimits) limitPod(request.podLimits, options.cgroupDir);
+  if (request.podResources) limitPod(request.podResources, options);
   if (request.podNic) await preparePodNic(request.podNic, options.nicsDir);
-}
-
-/** The group that all of the pod's processes live below; containerd makes it with the sandbox unless it is there. */
-function limitPod({ memoryBytes, cpuQuotaUs, cpuPeriodUs }: PodLimits__Output, cgroupDir: string): void {
-  const group = join(cgroupDir, GUEST_CGROUP_PARENT);
-  mkdirSync(group, { recursive: true });
-  const number = (text: string): string => String(BigInt(text));
-  writeFileSync(join(group, 'memory.max'), memoryBytes === '0' ? 'max' : number(memoryBytes));
-  const cpu = cpuQuotaUs === '0' ? 'max' : `${number(cpuQuotaUs)} ${number(cpuPeriodUs)}`;
-  writeFileSync(join(group, 'cpu.max'), cpu);
 }
 
 async function preparePodNic({ foundBy, mac, mtu }: PodNic__Output, nicsDir: string): Promise<void> {

@@ -16,7 +16,6 @@ import type { Logs } from './logs.ts';
 import { notePassed } from './memory.ts';
 import { mountVolume } from './mount.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
-import { limitPod } from './pod-resources.ts';
 import { takeSandbox } from './pod-sandbox.ts';
 import { putFiles, removeFiles, rootPath } from './put-files.ts';
 import { readFile } from './read-file.ts';
@@ -176,7 +175,6 @@ function handlers(parts: AgentParts): AgentHandlers {
     }),
     Configure: unary('Configure', async (request) => {
       await configure(request, options);
-      if (request.podResources) limitPod(request.podResources, options);
       return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
     }),
     RenewLease: unary('RenewLease', ({ durationMs }) => {

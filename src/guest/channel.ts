@@ -142,7 +142,7 @@ export interface AgentChannel extends AsyncDisposable {
   /** Gives the NIC with the hardware address `foundBy` the pod's address and MTU, and the pod its bounds; idempotent. */
   configurePodNic(
     nic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
-    limits: PodLimits,
+    limits: GuestPodResources,
     options: CallOptions,
   ): Promise<void>;
   /** Has the machine set memory aside for at least so many huge pages. */
@@ -162,14 +162,6 @@ export interface AgentChannel extends AsyncDisposable {
   shutdown(graceMs: number, options: CallOptions): Promise<void>;
 }
 
-/** Bounds of a pod as a whole inside its machine; 0: none. */
-export interface PodLimits {
-  readonly memoryBytes: number;
-  /** Microseconds of processor time in each period. */
-  readonly cpuQuotaUs: number;
-  readonly cpuPeriodUs: number;
-}
-
 /** What the sandbox of a template is given to become a pod's. Addresses and destinations with prefix length. */
 export interface GuestPod {
   readonly hostname: string;
@@ -178,10 +170,10 @@ export interface GuestPod {
   readonly mtu: number;
   readonly addresses: readonly { readonly address: string }[];
   readonly routes: readonly { readonly destination: string; readonly gateway: string }[];
-  readonly limits: PodLimits;
+  readonly limits: GuestPodResources;
 }
 
-/** 0: left as it is; -1: no limit but the machine. Bytes, microseconds, 1024 shares for one CPU. */
+/** Bounds of a pod as a whole inside its machine. 0: left as it is; -1: no limit but the machine. Bytes, microseconds, 1024 shares for one CPU. */
 export interface GuestPodResources {
   readonly memoryBytes: number;
   readonly cpuQuota: number;

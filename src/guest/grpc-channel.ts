@@ -24,7 +24,6 @@ import type {
   GuestRoot,
   IncomingService,
   LogBytes,
-  PodLimits,
   PutTarget,
   Sampling,
 } from './channel.ts';
@@ -206,11 +205,11 @@ export class GrpcAgentChannel implements AgentChannel {
 
   async configurePodNic(
     podNic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
-    limits: PodLimits,
+    limits: GuestPodResources,
     options: CallOptions,
   ): Promise<void> {
     await this.#unary('Configure', options, (grpc, done) =>
-      this.#client.Configure({ podNic, podLimits: { ...limits } }, grpc, done),
+      this.#client.Configure({ podNic, podResources: { ...limits } }, grpc, done),
     );
   }
 
@@ -226,7 +225,7 @@ export class GrpcAgentChannel implements AgentChannel {
     const { limits, ...facts } = pod;
     const podSandbox = { ...facts, addresses: [...pod.addresses], routes: [...pod.routes] };
     const reply = await this.#unary<{ sandboxId: string }>('Configure', options, (grpc, done) =>
-      this.#client.Configure({ podSandbox, podLimits: { ...limits } }, grpc, done),
+      this.#client.Configure({ podSandbox, podResources: { ...limits } }, grpc, done),
     );
     if (!/^[0-9a-f]{0,64}$/.test(reply.sandboxId)) {
       throw new InfraletError('DATA_LOSS', 'the agent gave a sandbox id that is none');

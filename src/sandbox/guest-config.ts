@@ -3,7 +3,7 @@
 import type { DNSConfig } from '../gen/runtime/v1/DNSConfig.ts';
 import type { PodSandboxConfig, PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { SecurityProfile } from '../gen/runtime/v1/SecurityProfile.ts';
-import type { GuestPod, PodLimits } from '../guest/channel.ts';
+import type { GuestPod, GuestPodResources } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
 import { GUEST_CGROUP_PARENT, GUEST_LOG_DIRECTORY } from '../rpc/agent-protocol.ts';
 import { seccompProfile } from '../volume/seccomp.ts';
@@ -71,7 +71,7 @@ export function guestPod(
   config: PodSandboxConfig__Output,
   node: NodeFacts,
   network: PodNetworkResult,
-  limits: PodLimits,
+  limits: GuestPodResources,
 ): GuestPod {
   const gateways = network.addresses.map(({ gateway }) => gateway).filter((gateway) => gateway !== undefined);
   const family = (text: string): boolean => text.includes(':');

@@ -5,7 +5,7 @@
 import { InfraletError } from '../base/errors.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
-import type { AgentChannel, GuestFile, PodLimits } from '../guest/channel.ts';
+import type { AgentChannel, GuestFile, GuestPodResources } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
 import { POD_NIC, TEMPLATE_CONFLIST, TEMPLATE_NAMESPACE } from '../rpc/agent-protocol.ts';
 import { carrySeccomp } from '../volume/seccomp.ts';
@@ -20,7 +20,7 @@ export interface GuestRun {
   readonly config: PodSandboxConfig__Output;
   readonly node: NodeFacts;
   readonly network: PodNetworkResult;
-  readonly limits: PodLimits;
+  readonly limits: GuestPodResources;
   readonly clock: Clock;
 }
 

@@ -3,7 +3,7 @@ import { InfraletError } from '../base/errors.ts';
 import type { MachineShape } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
-import type { PodLimits } from '../guest/channel.ts';
+import type { GuestPodResources } from '../guest/channel.ts';
 
 /** The fields of the CRI's resources that decide on a machine's size. */
 export type CriResources = Pick<
@@ -78,7 +78,7 @@ export function podLimits(
   overhead: CriResources | null,
   shape: MachineShape,
   config: Config['machine'],
-): PodLimits {
+): GuestPodResources {
   const limit = positive(resources?.memoryLimitInBytes);
   const quota = positive(resources?.cpuQuota);
   const period = positive(resources?.cpuPeriod);
@@ -88,8 +88,9 @@ export function podLimits(
       limit === undefined
         ? shape.memoryBytes - config.overheadMemory
         : limit + (positive(overhead?.memoryLimitInBytes) ?? 0),
-    cpuQuotaUs: bounded ? Math.ceil(quota + ((cpuMillis(overhead) ?? 0) * period) / 1000) : 0,
-    cpuPeriodUs: bounded ? period : 0,
+    cpuQuota: bounded ? Math.ceil(quota + ((cpuMillis(overhead) ?? 0) * period) / 1000) : -1,
+    cpuPeriod: bounded ? period : 0,
+    cpuShares: 0,
   };
 }
 

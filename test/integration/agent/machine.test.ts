@@ -46,10 +46,14 @@ test('the bounds of the pod go to the group of its containers', async () => {
   const nic = { foundBy: '52:54:00:00:00:02', mac: '02:00:00:00:00:01', mtu: 1500 };
   mkdirSync(join(machine.dir, 'sys/class/net'), { recursive: true });
   const bound = (file: string): string => readFileSync(join(machine.dir, 'sys/fs/cgroup/pod', file), 'utf8');
-  await channel.configurePodNic(nic, { memoryBytes: 2 ** 26, cpuQuotaUs: 50_000, cpuPeriodUs: 100_000 }, soon());
+  await channel.configurePodNic(
+    nic,
+    { memoryBytes: 2 ** 26, cpuQuota: 50_000, cpuPeriod: 100_000, cpuShares: 0 },
+    soon(),
+  );
   expect([bound('memory.max'), bound('cpu.max')]).toEqual([String(2 ** 26), '50000 100000']);
-  await channel.configurePodNic(nic, { memoryBytes: 0, cpuQuotaUs: 0, cpuPeriodUs: 0 }, soon());
-  expect([bound('memory.max'), bound('cpu.max')]).toEqual(['max', 'max']);
+  await channel.configurePodNic(nic, { memoryBytes: -1, cpuQuota: -1, cpuPeriod: 0, cpuShares: 0 }, soon());
+  expect([bound('memory.max'), bound('cpu.max')]).toEqual(['max', 'max 100000']);
 });
 
 test('a machine whose clock is behind its user data is moved up to it before anything else', async () => {

@@ -54,16 +54,17 @@ describe('podLimits', () => {
 
   test('are those of the pod, with the overhead of its class, whatever the size of the machine', () => {
     const resources = { memoryLimitInBytes: String(20 * MiB), cpuQuota: '30000', cpuPeriod: '100000' };
-    expect(limits(resources)).toEqual({ memoryBytes: 20 * MiB, cpuQuotaUs: 30_000, cpuPeriodUs: 100_000 });
+    expect(limits(resources)).toEqual({ memoryBytes: 20 * MiB, cpuQuota: 30_000, cpuPeriod: 100_000, cpuShares: 0 });
     const overhead = { memoryLimitInBytes: String(MiB), cpuQuota: '10000', cpuPeriod: '100000' };
     expect(limits(resources, overhead)).toEqual({
       memoryBytes: 21 * MiB,
-      cpuQuotaUs: 40_000,
-      cpuPeriodUs: 100_000,
+      cpuQuota: 40_000,
+      cpuPeriod: 100_000,
+      cpuShares: 0,
     });
   });
 
   test('without limits are what the machine was made for', () => {
-    expect(limits({})).toEqual({ memoryBytes: machine.defaultMemory, cpuQuotaUs: 0, cpuPeriodUs: 0 });
+    expect(limits({})).toEqual({ memoryBytes: machine.defaultMemory, cpuQuota: -1, cpuPeriod: 0, cpuShares: 0 });
   });
 });
