@@ -1,6 +1,6 @@
 /** The agent program: options and user data in, one TLS port out; runs until it is killed. */
 import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { logVerbosity, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js';
 import { errorMessage, hasErrno } from '../base/errors.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
@@ -14,6 +14,7 @@ import { Lease } from './lease.ts';
 import { type Listener, listen } from './listener.ts';
 import { createAgentLog, RefusalLog } from './log.ts';
 import { Logs } from './logs.ts';
+import { metadataUserData } from './metadata.ts';
 import { type AgentOptions, parseOptions } from './options.ts';
 import { loadService, VERSION } from './proto.ts';
 import { refresh } from './refresh.ts';
@@ -21,7 +22,7 @@ import { Relay } from './relay.ts';
 import { Sampler } from './sampler.ts';
 import { createServer } from './server.ts';
 import { Shares } from './shares.ts';
-import { shutDown } from './shutdown.ts';
+import { powerOff, shutDown } from './shutdown.ts';
 import { Phases } from './status.ts';
 import { becomeClone } from './template.ts';
 import { Tunnels } from './tunnel.ts';
@@ -38,8 +39,10 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   const door = await Door.open(options.listen.host, options.listen.port, refusals);
   const ending = new AbortController();
   const userData =
-    readUserData(options.userDataFile) ??
-    (await becomeClone({ door, service, options, phases, log, signal: ending.signal }));
+    options.metadata !== '' && !existsSync(options.userDataFile)
+      ? await cloudUserData(options, log, ending.signal)
+      : (readUserData(options.userDataFile) ??
+        (await becomeClone({ door, service, options, phases, log, signal: ending.signal })));
   await catchUp(userData, options, log);
   nameMachine(options, log);
 
@@ -97,6 +100,18 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   });
   // A clone's containerd answered before the clone was made.
   if (!phases.cloned) void noteContainerd(containerd, phases, ending.signal);
+}
+
+/** A machine that its cloud tells nothing belongs to nobody, and nobody else would end it: it goes off. */
+async function cloudUserData(options: AgentOptions, log: Logger, signal: AbortSignal): Promise<UserData> {
+  const { metadata: base, metadataMs: timeoutMs } = options;
+  try {
+    return await metadataUserData({ base, timeoutMs, log, signal });
+  } catch (error) {
+    log.error('this machine has no user data and powers itself off', { error: errorMessage(error) });
+    await powerOff(options, log);
+    throw error;
+  }
 }
 
 /** No certificate is valid in 1970: a clock that is behind its own user data is moved up to it. */

@@ -15,6 +15,13 @@ export const LIMITS = {
   logLine: 2000,
   /** User data; the daemon promises 4 KiB. */
   userData: 16 * 1024,
+  /** Waiting for a cloud's user data: its network takes seconds; a machine that has none by then belongs to nobody. */
+  metadataMs: 300_000,
+  /** One request to the metadata service, which is on the machine's own host. */
+  metadataRequestMs: 2000,
+  /** First and longest pause between two tries. */
+  metadataPauseMs: 50,
+  metadataPauseMaxMs: 2000,
   /** Relayed calls in progress: the kubelet of a pod never has a tenth of this. */
   relayedCalls: 256,
   /** Tunnels open at once: exec, attach, port-forward and image connections. */
@@ -72,6 +79,9 @@ export interface AgentOptions {
   /** Volatile state: key and certificate; survives the agent, not the machine. */
   readonly stateDir: string;
   readonly userDataFile: string;
+  /** Base URL of the cloud's metadata service, asked where the file above does not exist; empty: nobody is asked. */
+  readonly metadata: string;
+  readonly metadataMs: number;
   readonly containerdSocket: string;
   readonly streaming: { readonly host: string; readonly port: number };
   readonly images: { readonly host: string; readonly port: number };
@@ -115,6 +125,8 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
       listen: { type: 'string', default: '0.0.0.0:7443' },
       root: { type: 'string', default: '/' },
       'user-data': { type: 'string' },
+      metadata: { type: 'string', default: '' },
+      'metadata-wait': { type: 'string' },
       containerd: { type: 'string' },
       streaming: { type: 'string', default: '127.0.0.1:10010' },
       images: { type: 'string', default: '127.0.0.1:5000' },
@@ -130,6 +142,8 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     listen: endpoint(values.listen),
     stateDir: at('/run/infralet'),
     userDataFile: values['user-data'] ?? at('/sys/firmware/qemu_fw_cfg/by_name/opt/infralet/user-data/raw'),
+    metadata: values.metadata,
+    metadataMs: values['metadata-wait'] === undefined ? LIMITS.metadataMs : Number(values['metadata-wait']),
     containerdSocket: values.containerd ?? at('/run/containerd/containerd.sock'),
     streaming: endpoint(values.streaming),
     images: endpoint(values.images),

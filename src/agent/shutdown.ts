@@ -38,6 +38,11 @@ export async function shutDown(
   } catch (error) {
     log.warn('containers could not be stopped in order', { error: errorMessage(error) });
   }
+  await powerOff(options, log);
+}
+
+/** File systems are written out, the power goes off. */
+export async function powerOff(options: Pick<AgentOptions, 'powerOffCommand'>, log: Logger): Promise<void> {
   for (const [command, args] of [
     ['sync', []],
     [options.powerOffCommand, ['-f']],

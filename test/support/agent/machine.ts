@@ -68,11 +68,16 @@ export class AgentWorld implements AsyncDisposable {
   }
 
   /** Starts a machine with that user data. */
-  async machine(userData: string, options: MachineOptions = {}): Promise<TestMachine> {
+  async machine(userData: string | undefined, options: MachineOptions = {}): Promise<TestMachine> {
     const machine = new TestMachine(mkdtempSync(join(this.dir, 'machine-')), userData, options);
     this.#stack.use(machine);
     await machine.start();
     return machine;
+  }
+
+  /** Starts a machine that has to ask the metadata service at `url`. */
+  async cloudMachine(url: string, args: readonly string[] = []): Promise<TestMachine> {
+    return await this.machine(undefined, { args: [`--metadata=${url}`, ...args] });
   }
 
   async containerd(machineDir: string): Promise<FakeContainerd> {
@@ -124,10 +129,10 @@ export class TestMachine implements AsyncDisposable {
   #port = 0;
   imagesPort = 0;
 
-  constructor(dir: string, userData: string, options: MachineOptions) {
+  constructor(dir: string, userData: string | undefined, options: MachineOptions) {
     this.dir = dir;
     this.#options = options;
-    writeFileSync(join(dir, 'user-data'), userData, { mode: 0o600 });
+    if (userData !== undefined) writeFileSync(join(dir, 'user-data'), userData, { mode: 0o600 });
   }
 
   get address(): { host: string; port: number } {
