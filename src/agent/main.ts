@@ -5,6 +5,7 @@ import { logVerbosity, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
 import { errorMessage, hasErrno } from '../base/errors.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
+import { cloudUserData } from './cloud-user-data.ts';
 import { connectContainerd, noteContainerd } from './containerd.ts';
 import { Door } from './door.ts';
 import { EventHub } from './events.ts';
@@ -14,7 +15,6 @@ import { Lease } from './lease.ts';
 import { type Listener, listen } from './listener.ts';
 import { createAgentLog, RefusalLog } from './log.ts';
 import { Logs } from './logs.ts';
-import { metadataUserData } from './metadata.ts';
 import { type AgentOptions, parseOptions } from './options.ts';
 import { loadService, VERSION } from './proto.ts';
 import { refresh } from './refresh.ts';
@@ -40,7 +40,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   const ending = new AbortController();
   const userData =
     options.metadata !== '' && !existsSync(options.userDataFile)
-      ? await cloudUserData(options, log, ending.signal)
+      ? await askCloud(options, log, ending.signal)
       : (readUserData(options.userDataFile) ??
         (await becomeClone({ door, service, options, phases, log, signal: ending.signal })));
   await catchUp(userData, options, log);
@@ -103,10 +103,10 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
 }
 
 /** A machine that its cloud tells nothing belongs to nobody, and nobody else would end it: it goes off. */
-async function cloudUserData(options: AgentOptions, log: Logger, signal: AbortSignal): Promise<UserData> {
+async function askCloud(options: AgentOptions, log: Logger, signal: AbortSignal): Promise<UserData> {
   const { metadata: base, metadataMs: timeoutMs } = options;
   try {
-    return await metadataUserData({ base, timeoutMs, log, signal });
+    return await cloudUserData({ base, timeoutMs, log, signal });
   } catch (error) {
     log.error('this machine has no user data and powers itself off', { error: errorMessage(error) });
     await powerOff(options, log);

@@ -21,7 +21,7 @@ export const LIMITS = {
   metadataRequestMs: 2000,
   /** First and longest pause between two tries. */
   metadataPauseMs: 50,
-  metadataPauseMaxMs: 2000,
+  metadataPauseMaxMs: 500,
   /** Relayed calls in progress: the kubelet of a pod never has a tenth of this. */
   relayedCalls: 256,
   /** Tunnels open at once: exec, attach, port-forward and image connections. */
