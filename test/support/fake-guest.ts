@@ -8,6 +8,7 @@ import { Duplex } from 'node:stream';
 import { InfraletError } from '../../src/base/errors.ts';
 import type { SandboxId } from '../../src/base/ids.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
+import type { Clock } from '../../src/base/time.ts';
 import type { Sample, Sample__Output } from '../../src/gen/infralet/agent/v1/Sample.ts';
 import type {
   AgentChannel,
@@ -55,6 +56,8 @@ class FakeGuest {
 
   /** As a machine that hangs: its channel stands, and no call comes back. */
   mute = false;
+  /** The network to it is cut: nothing arrives, nothing answers, nothing breaks. */
+  unreachable = false;
   /** Those that are open now. */
   readonly channels = new Set<FakeChannel>();
   /** Samples that were asked for, as opposed to sent. */
@@ -172,12 +175,14 @@ type OnCall = (method: CriMethod, request: object) => void;
 class FakeChannel extends EventEmitter implements AgentChannel {
   readonly guest: FakeGuest;
   readonly #onCall: OnCall;
+  readonly #clock: Clock | undefined;
   readonly #closed = new AbortController();
 
-  constructor(guest: FakeGuest, onCall: OnCall) {
+  constructor(guest: FakeGuest, onCall: OnCall, clock: Clock | undefined) {
     super();
     this.guest = guest;
     this.#onCall = onCall;
+    this.#clock = clock;
     guest.channels.add(this);
   }
 
@@ -185,7 +190,8 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   readonly cri: AgentChannel['cri'] = async (method, request) => {
     this.#closed.signal.throwIfAborted();
     this.#onCall(method, request as object);
-    if (this.guest.mute) return await abortable(new Promise<never>(() => undefined), this.#closed.signal);
+    if (this.guest.mute || this.guest.unreachable)
+      return await abortable(new Promise<never>(() => undefined), this.#closed.signal);
     return this.guest.call(method, request as Record<string, unknown>) as never;
   };
 
@@ -204,14 +210,23 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     } as never;
   }
 
-  async *watch(_heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncGenerator<GuestEvent> {
+  async *watch(heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncGenerator<GuestEvent> {
     const ended = AbortSignal.any([signal, this.#closed.signal]);
     const tell = (): void => void this.emit('event', { kind: 'sample', sample: this.guest.sample() });
     const timer = sampling && setInterval(tell, sampling.everyMs).unref();
+    void this.#beat(heartbeatMs, ended);
     try {
       for await (const [event] of on(this, 'event', { signal: ended })) yield event;
     } finally {
       clearInterval(timer);
+    }
+  }
+
+  /** Where time is the test's, a guest is not heard of by its samples. */
+  async #beat(everyMs: number, ended: AbortSignal): Promise<void> {
+    while (this.#clock && !ended.aborted) {
+      await this.#clock.sleep(everyMs, ended).catch(() => undefined);
+      if (!this.guest.unreachable) this.emit('event', { kind: 'heartbeat', clockMs: 0, residentBytes: 0 });
     }
   }
 
@@ -302,6 +317,18 @@ export class FakeGuests implements ChannelDialer {
   image = 'image-1';
   /** Hears of every call to containerd in a machine. */
   onCall: OnCall = () => undefined;
+  readonly #clock: Clock | undefined;
+
+  /** @param clock by which guests send heartbeats; absent: they only send samples. */
+  constructor(clock?: Clock) {
+    this.#clock = clock;
+  }
+
+  /** All connections break, as they do when the daemon dies. */
+  async hangUp(): Promise<void> {
+    const channels = [...this.guests.values()].flatMap((guest) => [...guest.channels]);
+    await Promise.all(channels.map((channel) => channel[Symbol.asyncDispose]()));
+  }
 
   /** The machine has lost its memory: its channels break, and it knows no certificate of its own any more. */
   disconnect(sandboxId: string): void {
@@ -327,6 +354,7 @@ export class FakeGuests implements ChannelDialer {
   async enrol(_address: unknown, identity: { readonly sandboxId: string }): Promise<AgentChannel> {
     const guest = this.guests.get(identity.sandboxId) ?? new FakeGuest(this.image);
     this.guests.set(identity.sandboxId, guest);
+    if (guest.unreachable) throw new InfraletError('UNAVAILABLE', 'no route to the machine');
     if (guest.enrolled) throw new InfraletError('PERMISSION_DENIED', 'the token was used before');
     guest.enrolled = true;
     return this.#channel(guest);
@@ -334,12 +362,13 @@ export class FakeGuests implements ChannelDialer {
 
   async connect(_address: unknown, identity: { readonly sandboxId: string }): Promise<AgentChannel> {
     const guest = this.guests.get(identity.sandboxId);
+    if (guest?.unreachable) throw new InfraletError('UNAVAILABLE', 'no route to the machine');
     if (!guest?.enrolled) throw new InfraletError('PERMISSION_DENIED', 'this machine never enrolled');
     return this.#channel(guest);
   }
 
   #channel(guest: FakeGuest): AgentChannel {
-    return new FakeChannel(guest, (method, request) => this.onCall(method, request));
+    return new FakeChannel(guest, (method, request) => this.onCall(method, request), this.#clock);
   }
 }
 

@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Digest, parseDigest } from '../../src/base/ids.ts';
-import { systemClock } from '../../src/base/time.ts';
+import { type Clock, systemClock } from '../../src/base/time.ts';
 import type { Provider } from '../../src/cloud/contract.ts';
 import { loadProvider } from '../../src/cloud/loader.ts';
 import { type Config, configSchema } from '../../src/config/schema.ts';
@@ -55,34 +55,55 @@ function withPower(provider: Provider, killSwitch: KillSwitch): Provider {
   return Object.assign(counted, { power: killSwitch.wrap('power', power, ['suspend', 'resume']) });
 }
 
+const JOURNAL_WRITES = [
+  'putSandbox',
+  'replaceSandbox',
+  'putContainer',
+  'putLog',
+  'deleteSandbox',
+  'deleteContainer',
+  'addStep',
+] as const;
+
 /** What looks at it from outside. */
 export type Watched = Partial<Pick<NodeRuntimeOptions, 'meters' | 'tracer' | 'log'>>;
 
+/** What a test has instead of the usual parts. */
+export interface WorldParts {
+  readonly clock?: Clock;
+  /** Each daemon's own provider; closed with it. Default: one fake provider that outlives the daemons. */
+  readonly openProvider?: (killSwitch: KillSwitch, clock: Clock) => Provider;
+}
+
 /** What outlives a daemon: machines, networks, the journal's file. */
 export class World {
-  readonly guests = new FakeGuests();
+  readonly guests: FakeGuests;
   readonly network = new FakeNetwork();
   readonly provider: Provider;
   config: Config;
   readonly podFiles: PodFiles;
   readonly #directory: string;
+  readonly #parts: WorldParts;
 
-  private constructor(provider: Provider, directory: string, config: Config) {
+  private constructor(provider: Provider, directory: string, config: Config, parts: WorldParts) {
     this.provider = provider;
+    this.#parts = parts;
+    this.guests = new FakeGuests(parts.clock);
     this.#directory = directory;
     this.podFiles = new PodFiles(join(directory, 'pods'));
     this.config = config;
   }
 
-  static async make(directory: string, settings: object = {}): Promise<World> {
+  static async make(directory: string, settings: object = {}, parts: WorldParts = {}): Promise<World> {
     const config = configSchema.parse(settings);
+    const { clock = systemClock } = parts;
     const module = await loadProvider('fake');
     const provider = await module.create(
       module.parseConfig(config.providers['fake'] ?? {}),
-      { log: nullLogger, clock: systemClock, stateDir: directory, guestImageDir: directory, owner: {} },
+      { log: nullLogger, clock, stateDir: directory, guestImageDir: directory, owner: {} },
       new AbortController().signal,
     );
-    return new World(provider, directory, config);
+    return new World(provider, directory, config, parts);
   }
 
   /** The journal's file is gone; for when no daemon runs. */
@@ -102,8 +123,12 @@ export class World {
   ): NodeRuntime & { readonly journal: Journal } {
     const journal = new Journal(join(this.#directory, 'journal.db'));
     const { guests } = this;
+    const clock = this.#parts.clock ? killSwitch.clock(this.#parts.clock) : systemClock;
     const channel = (made: AgentChannel): AgentChannel =>
-      killSwitch.wrap('guest', made, ['cri', 'putFiles', 'makeLog', 'trimLog', 'removeLog']);
+      killSwitch.wrap('guest', made, ['cri', 'putFiles', 'makeLog', 'trimLog', 'removeLog'], (method, [rpc]) =>
+        method === 'cri' ? String(rpc) : method,
+      );
+    const opened = this.#parts.openProvider?.(killSwitch, clock);
     const dialer: ChannelDialer = {
       newToken: () => guests.newToken(),
       userData: (token) => guests.userData(token),
@@ -116,22 +141,17 @@ export class World {
       config: this.config,
       node: { hostname: 'node-1', dns: { servers: [], searches: [], options: [] } },
       cri,
-      journal: killSwitch.wrap('journal', journal, [
-        'putSandbox',
-        'replaceSandbox',
-        'putContainer',
-        'putLog',
-        'deleteSandbox',
-        'deleteContainer',
-        'addStep',
-      ]),
-      provider: withPower(killSwitch.wrap('provider', this.provider, ['launch', 'terminate', 'resize']), killSwitch),
+      journal: killSwitch.wrap('journal', journal, JOURNAL_WRITES, (method, [, record]) =>
+        method === 'putSandbox' ? String((record as { readonly state?: string }).state) : method,
+      ),
+      provider:
+        opened ?? withPower(killSwitch.wrap('provider', this.provider, ['launch', 'terminate', 'resize']), killSwitch),
       network: killSwitch.wrap('network', this.network, ['add', 'join', 'remove']),
       dialer: killSwitch.wrap('dialer', dialer, ['enrol', 'connect']),
       images: images(),
       podFiles: this.podFiles,
       guestImage: async () => this.guests.image,
-      clock: systemClock,
+      clock,
       log: nullLogger,
       ...watched,
     });
@@ -141,6 +161,7 @@ export class World {
       journal,
       [Symbol.asyncDispose]: async () => {
         await runtime[Symbol.asyncDispose]();
+        await opened?.[Symbol.asyncDispose]();
         journal[Symbol.dispose]();
       },
     };

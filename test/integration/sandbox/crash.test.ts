@@ -156,7 +156,7 @@ describe('a daemon killed in the middle', () => {
   test('of anything leaves no machine, no network and no record behind once the pod is gone', async () => {
     const effects = await killEverywhere(life);
     expect(effects).toContain('provider.launch');
-    expect(effects).toContain('guest.cri');
+    expect(effects).toContain('guest.RunPodSandbox');
   });
 
   test('of a claim leaves a machine that waits or a pod, never both and never neither', async () => {

@@ -16,6 +16,7 @@ export class VirtualClock implements Clock {
   #order = 0;
   #activity = 0;
   readonly #sleepers = new Set<Sleeper>();
+  #held = 0;
 
   constructor(start = Date.UTC(2026, 0, 1)) {
     this.#now = start;
@@ -43,6 +44,17 @@ export class VirtualClock implements Clock {
     }
   }
 
+  /** Time stands still while this goes on: something real, such as a call over a socket. */
+  async hold<T>(work: () => Promise<T>): Promise<T> {
+    this.#held += 1;
+    try {
+      return await work();
+    } finally {
+      this.#held -= 1;
+      this.#activity += 1;
+    }
+  }
+
   /** Lets time pass until the work is done; fails when everybody waits and nobody sleeps. */
   async run<T>(work: Promise<T>): Promise<T> {
     let done = false;
@@ -65,7 +77,7 @@ export class VirtualClock implements Clock {
     for (let quiet = 0; quiet < QUIET_TURNS; quiet += 1) {
       const before = this.#activity;
       await turn();
-      if (this.#activity !== before) quiet = 0;
+      if (this.#activity !== before || this.#held > 0) quiet = 0;
     }
   }
 }

@@ -50,6 +50,7 @@ export interface Script {
   readonly action: string;
   /** `after`: the call has its effect, and its answer is lost. */
   readonly when: 'before' | 'after';
+  /** `lost`: the connection breaks instead of an answer. */
   readonly code: string;
   readonly status?: number;
   readonly message?: string;
@@ -145,6 +146,11 @@ export class FakeCloud {
     };
     this.instances.set(id, instance);
     return instance;
+  }
+
+  /** Machines that were ever made. */
+  get made(): number {
+    return this.#count;
   }
 
   get alive(): readonly FakeInstance[] {

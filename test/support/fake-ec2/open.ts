@@ -1,20 +1,22 @@
 /** The AWS provider at a test cloud's address. */
 import { join } from 'node:path';
-import { parseConfig } from '../../../providers/aws/config.ts';
+import { type AwsConfig, parseConfig } from '../../../providers/aws/config.ts';
 import { awsDriver } from '../../../providers/aws/driver.ts';
-import { systemClock } from '../../../src/base/time.ts';
+import { type Clock, systemClock } from '../../../src/base/time.ts';
+import type { CloudDriver } from '../../../src/cloud/kit.ts';
 import { LaunchStore } from '../../../src/cloud/launch-store.ts';
 import { CloudProvider } from '../../../src/cloud/provider.ts';
 import { nullLogger } from '../../../src/telemetry/log.ts';
 import { subnetOf } from './actions.ts';
 
-export function openAws(options: {
+interface Options {
   readonly endpoint: string;
-  readonly stateDir: string;
   readonly settings?: Readonly<Record<string, unknown>>;
-  readonly owner?: Readonly<Record<string, string>>;
   readonly maxPerCall?: number;
-}): CloudProvider {
+}
+
+/** Driver and settings, for who makes the provider himself. */
+export function awsParts(options: Options, clock: Clock): { readonly driver: CloudDriver; readonly config: AwsConfig } {
   const config = parseConfig({
     region: 'us-east-1',
     endpoint: options.endpoint,
@@ -28,14 +30,20 @@ export function openAws(options: {
     retryInitial: '20ms',
     ...options.settings,
   });
-  return new CloudProvider({
-    driver: awsDriver({
-      config,
-      clock: systemClock,
-      credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
-      ...(options.maxPerCall === undefined ? {} : { maxPerCall: options.maxPerCall }),
-    }),
+  const driver = awsDriver({
     config,
+    clock,
+    credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+    ...(options.maxPerCall === undefined ? {} : { maxPerCall: options.maxPerCall }),
+  });
+  return { driver, config };
+}
+
+export function openAws(
+  options: Options & { readonly stateDir: string; readonly owner?: Readonly<Record<string, string>> },
+): CloudProvider {
+  return new CloudProvider({
+    ...awsParts(options, systemClock),
     store: new LaunchStore(join(options.stateDir, 'launches.db')),
     owner: options.owner ?? {},
     clock: systemClock,

@@ -45,6 +45,10 @@ export async function startFakeEc2(
     } catch (error) {
       const fault = error instanceof Ec2Fault ? error : new Ec2Fault('InternalError', String(error), 500);
       call.outcome = fault.code;
+      if (fault.code === 'lost') {
+        response.destroy();
+        return;
+      }
       response.statusCode = fault.status;
       response.setHeader('content-type', 'text/xml');
       const errors = toXml([{ Code: fault.code, Message: fault.message }]).replaceAll('item>', 'Error>');

@@ -1,18 +1,20 @@
 /** The GCP provider at a test cloud's address. */
 import { join } from 'node:path';
-import { parseConfig } from '../../../providers/gcp/config.ts';
+import { type GcpConfig, parseConfig } from '../../../providers/gcp/config.ts';
 import { gcpDriver } from '../../../providers/gcp/driver.ts';
 import { systemClock } from '../../../src/base/time.ts';
+import type { CloudDriver } from '../../../src/cloud/kit.ts';
 import { LaunchStore } from '../../../src/cloud/launch-store.ts';
 import { CloudProvider } from '../../../src/cloud/provider.ts';
 import { nullLogger } from '../../../src/telemetry/log.ts';
 
-export function openGcp(options: {
+interface Options {
   readonly endpoint: string;
-  readonly stateDir: string;
   readonly settings?: Readonly<Record<string, unknown>>;
-  readonly owner?: Readonly<Record<string, string>>;
-}): CloudProvider {
+}
+
+/** Driver and settings, for who makes the provider himself. */
+export function gcpParts(options: Options): { readonly driver: CloudDriver; readonly config: GcpConfig } {
   const config = parseConfig({
     project: 'p',
     endpoint: options.endpoint,
@@ -25,9 +27,14 @@ export function openGcp(options: {
     retryInitial: '20ms',
     ...options.settings,
   });
+  return { driver: gcpDriver(config), config };
+}
+
+export function openGcp(
+  options: Options & { readonly stateDir: string; readonly owner?: Readonly<Record<string, string>> },
+): CloudProvider {
   return new CloudProvider({
-    driver: gcpDriver(config),
-    config,
+    ...gcpParts(options),
     store: new LaunchStore(join(options.stateDir, 'launches.db')),
     owner: options.owner ?? {},
     clock: systemClock,

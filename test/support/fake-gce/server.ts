@@ -36,11 +36,14 @@ export interface FakeGceOptions {
   readonly zones: readonly string[];
   /** Calls of all kinds per minute; the rest is refused. */
   readonly callsPerMinute: number;
+  readonly now: () => number;
 }
 
 export interface FakeGce extends AsyncDisposable {
   readonly endpoint: string;
   readonly instances: Map<string, FakeGceInstance>;
+  /** Machines that were ever made. */
+  readonly made: () => number;
   /** Disks that outlived their machine, by "zone/name". */
   readonly disks: Map<string, Json>;
   /** Machines left by "type/zone/model" (model: SPOT or STANDARD); absent: no end of them. */
@@ -51,6 +54,7 @@ export interface FakeGce extends AsyncDisposable {
     readonly match: RegExp;
     readonly when: 'before' | 'after';
     readonly status: number;
+    /** `lost`: the connection breaks instead of an answer. */
     readonly reason: string;
   }[];
 }
@@ -76,6 +80,7 @@ export async function startFakeGce(options: Partial<FakeGceOptions> = {}): Promi
     lagMs: 0,
     zones: ['us-east1-b', 'us-east1-c'],
     callsPerMinute: 1500,
+    now: Date.now,
     ...options,
   };
   const world = new World(settings);
@@ -112,12 +117,14 @@ class World {
     this.#options = options;
   }
 
+  readonly made = (): number => this.#count;
+
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? '/', 'http://fake');
     const method = request.method ?? 'GET';
     const path = url.pathname.replace(/^\/compute\/v1\/projects\/[^/]+\//, '');
     const body = method === 'POST' || method === 'PUT' ? await readJson(request) : {};
-    const call = { method, path, at: Date.now(), status: 200 };
+    const call = { method, path, at: this.#options.now(), status: 200 };
     this.calls.push(call);
     response.setHeader('content-type', 'application/json');
     try {
@@ -130,6 +137,10 @@ class World {
       const { status, reason, message } =
         error instanceof HttpFault ? error : new HttpFault(500, 'backendError', String(error));
       call.status = status;
+      if (reason === 'lost') {
+        response.destroy();
+        return;
+      }
       response.statusCode = status;
       response.end(JSON.stringify({ error: { code: status, message, errors: [{ message, reason }] } }));
     }
@@ -137,7 +148,7 @@ class World {
 
   #limit(): void {
     // The quota is filled up anew with each minute of the clock.
-    const minute = Math.floor(Date.now() / 60_000);
+    const minute = Math.floor(this.#options.now() / 60_000);
     const used = this.calls.filter(({ at }) => Math.floor(at / 60_000) === minute).length;
     if (used > this.#options.callsPerMinute) throw new HttpFault(403, 'rateLimitExceeded', 'Rate Limit Exceeded');
   }
@@ -201,7 +212,7 @@ class World {
       name,
       resource,
       address: `10.30.${this.#count >> 8}.${this.#count & 255}`,
-      createdAt: Date.now(),
+      createdAt: this.#options.now(),
       status: 'STAGING',
       statusMessage: '',
       console: `[    0.000000] fake machine ${name} has started\n`,
@@ -222,16 +233,18 @@ class World {
 
   #begin(effect: () => unknown, error?: FakeOperation['error']): Json {
     const name = `operation-${this.#operations.size + 1}`;
-    const doneAt = Date.now() + this.#options.operationMs;
+    const doneAt = this.#options.now() + this.#options.operationMs;
     this.#operations.set(name, { name, doneAt, error, effect: () => void effect(), applied: false });
-    setTimeout(() => this.#operation(name), this.#options.operationMs + 1).unref();
+    if (this.#options.operationMs > 0) {
+      setTimeout(() => this.#operation(name), this.#options.operationMs + 1).unref();
+    }
     return this.#operation(name);
   }
 
   #operation(name: string): Json {
     const operation = this.#operations.get(name);
     if (!operation) throw new HttpFault(404, 'notFound', `no operation ${name}`);
-    const done = operation.doneAt <= Date.now();
+    const done = operation.doneAt <= this.#options.now();
     if (done && !operation.applied) {
       operation.applied = true;
       operation.effect();
@@ -245,7 +258,7 @@ class World {
 
   #visible(): readonly { readonly zone: string; readonly shown: Json }[] {
     return [...this.instances.values()]
-      .filter(({ createdAt }) => createdAt + this.#options.lagMs <= Date.now())
+      .filter(({ createdAt }) => createdAt + this.#options.lagMs <= this.#options.now())
       .map((instance) => ({ zone: instance.zone, shown: shown(instance) }));
   }
 
