@@ -7,6 +7,7 @@ import type { PodNic__Output } from '../gen/infralet/agent/v1/PodNic.ts';
 import { runCommand } from './commands.ts';
 import { reserveHugePages } from './huge-pages.ts';
 import type { AgentOptions } from './options.ts';
+import { makePodLink } from './pod-link.ts';
 import { limitPod } from './pod-resources.ts';
 import { refresh } from './refresh.ts';
 
@@ -25,12 +26,14 @@ export async function configure(request: ConfigureRequest__Output, options: Agen
   if (request.hostname !== '') writeFileSync(options.hostnameFile, request.hostname);
   reserveHugePages(request.hugePages, options.hugePagesDir);
   if (request.podResources) limitPod(request.podResources, options);
-  if (request.podNic) await preparePodNic(request.podNic, options.nicsDir);
+  if (request.podNic) await preparePodNic(request.podNic, options);
 }
 
-async function preparePodNic({ foundBy, mac, mtu }: PodNic__Output, nicsDir: string): Promise<void> {
-  if (!MAC.test(foundBy)) throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
+async function preparePodNic({ foundBy, mac, mtu, vxlan }: PodNic__Output, options: AgentOptions): Promise<void> {
   checkNic(mac, mtu);
+  if (vxlan) return await makePodLink(vxlan, mac, mtu, options);
+  if (!MAC.test(foundBy)) throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
+  const { nicsDir } = options;
   const address = (nic: string): string => readFileSync(join(nicsDir, nic, 'address'), 'utf8').trim();
   const nic = readdirSync(nicsDir).find((name) => address(name) === foundBy.toLowerCase());
   if (nic === undefined) return;

@@ -110,6 +110,9 @@ export interface AgentOptions {
   readonly refreshCommand: string;
   /** Programs, found in PATH unless absolute. */
   readonly dateCommand: string;
+  /** iproute2's `ip`: busybox's makes no tunnels. */
+  readonly ipCommand: string;
+  readonly nftCommand: string;
   readonly mountCommand: string;
   readonly powerOffCommand: string;
 }
@@ -168,6 +171,8 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     machineIdFile: at('/run/machine-id'),
     keepLogCommand: values['keep-log'] ?? '/usr/lib/infralet/keep-log',
     refreshCommand: moved || values.date !== undefined ? '' : '/usr/lib/infralet/refresh',
+    ipCommand: moved ? 'ip' : '/usr/lib/infralet/ip',
+    nftCommand: 'nft',
     dateCommand: values.date ?? (moved ? 'true' : 'date'),
     mountCommand: moved ? 'true' : 'mount',
     powerOffCommand: values['power-off'] ?? (moved ? 'true' : 'poweroff'),

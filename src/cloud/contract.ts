@@ -252,6 +252,11 @@ export interface Provider extends AsyncDisposable {
   readonly name: string;
   /** True when machines cost money until they are ended: they then end themselves when their node is gone (`machine.lease`). */
   readonly leased?: boolean;
+  /**
+   * True when its machines' pod link is a tunnel (`vxlan`): a machine is told of it with its pod, so it must be there before.
+   * @default false
+   */
+  readonly linkFirst?: boolean;
   /** Makes machines. One result per request, in any order; a failed one does not fail the others. */
   launch(batch: readonly LaunchRequest[], signal: AbortSignal): Promise<readonly LaunchResult[]>;
   /** What exists. Ids that are unknown are left out; tombstones may be reported as `terminated`. */

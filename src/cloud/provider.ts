@@ -61,6 +61,7 @@ interface Wish {
 export class CloudProvider implements Provider {
   readonly name: string;
   readonly leased = true;
+  readonly linkFirst = true;
   readonly power?: Power;
   readonly leftovers?: Leftovers;
   readonly limiters: Readonly<Record<ApiClass, CallLimiter>>;

@@ -82,6 +82,19 @@ const image = z.strictObject({
   pinned: z.array(z.string()).default([]).describe('References that the kubelet must not collect as garbage.'),
 });
 
+const vxlan = z.strictObject({
+  port: z
+    .int()
+    .min(1)
+    .max(65535)
+    .default(4789)
+    .describe('UDP port on nodes and machines; must be open between them, and between them only.'),
+  address: z
+    .union([z.ipv4(), z.ipv6()])
+    .optional()
+    .describe("This node's address towards its machines. Default: the one that the route to each machine names."),
+});
+
 const network = z.strictObject({
   confDir: z
     .string()
@@ -90,6 +103,7 @@ const network = z.strictObject({
   binDirs: z.array(z.string()).default(['/opt/cni/bin', '/usr/lib/cni']).describe('Where CNI plugins are looked for.'),
   cacheDir: z.string().default('/var/lib/cni').describe("State of CNI plugins such as host-local's addresses."),
   timeout: duration('60s').describe('One CNI call; IPAM daemons of clouds take seconds.'),
+  vxlan: vxlan.prefault({}).describe("Tunnels that carry pods' packets to machines that are not on this host."),
   hostNetwork: z
     .enum(['machine', 'reject'])
     .default('machine')

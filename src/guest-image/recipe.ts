@@ -21,6 +21,8 @@ const recipeSchema = z.strictObject({
   components: words.min(1),
   packages: words.min(1),
   files: z.array(relativePath).min(1),
+  /** Where in the image, and from where in the packages. */
+  moved: z.record(relativePath, relativePath).default({}),
   /** Programs and plug-ins of the node's file server, from the same packages. */
   share: z.array(relativePath).min(1),
   pause: z.strictObject({ binary: relativePath, args: z.array(z.string()), reference: z.string().min(1) }),

@@ -58,7 +58,8 @@ export async function assembleRoot(options: {
   for (const [path, to] of Object.entries(LINKS)) await symlink(to, join(target, path));
   await chmod(join(target, 'root'), 0o700);
   await chmod(join(target, 'tmp'), 0o1777);
-  await installPrograms(recipe.files, packages, target, [{ from: options.node, to: 'usr/bin/node' }]);
+  const moved = Object.entries(recipe.moved).map(([to, from]) => ({ from: join(packages, from), to }));
+  await installPrograms(recipe.files, packages, target, [{ from: options.node, to: 'usr/bin/node' }, ...moved]);
   await linkApplets(target, options.signal);
   await writeFile(join(target, 'usr/lib/infralet/agent.cjs'), options.agent);
   await writeFile(join(target, 'usr/lib/infralet/node-flags'), `${AGENT_NODE_FLAGS.join(' ')}\n`);

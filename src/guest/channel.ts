@@ -139,12 +139,8 @@ export interface AgentChannel extends AsyncDisposable {
     settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
     options: CallOptions,
   ): Promise<void>;
-  /** Gives the NIC with the hardware address `foundBy` the pod's address and MTU, and the pod its bounds; idempotent. */
-  configurePodNic(
-    nic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
-    limits: GuestPodResources,
-    options: CallOptions,
-  ): Promise<void>;
+  /** Gives the pod's NIC the pod's address and MTU, and the pod its bounds; idempotent. */
+  configurePodNic(nic: GuestNic, limits: GuestPodResources, options: CallOptions): Promise<void>;
   /** Has the machine set memory aside for at least so many huge pages. */
   reserveHugePages(
     pages: readonly { readonly pageBytes: number; readonly count: number }[],
@@ -172,6 +168,20 @@ export interface GuestPod {
   readonly routes: readonly { readonly destination: string; readonly gateway: string }[];
   readonly limits: GuestPodResources;
 }
+
+/** The pod's NIC: one that the machine has, found by its hardware address, or the end of a tunnel that it makes. */
+export type GuestNic = { readonly mac: string; readonly mtu: number } & (
+  | { readonly foundBy: string }
+  | {
+      readonly vxlan: {
+        readonly vni: number;
+        /** The machine's own address, and the node's. */
+        readonly local: string;
+        readonly remote: string;
+        readonly port: number;
+      };
+    }
+);
 
 /** Bounds of a pod as a whole inside its machine. 0: left as it is; -1: no limit but the machine. Bytes, microseconds, 1024 shares for one CPU. */
 export interface GuestPodResources {

@@ -19,6 +19,7 @@ import type {
   GuestEvent,
   GuestFile,
   GuestMount,
+  GuestNic,
   GuestPod,
   GuestPodResources,
   GuestRoot,
@@ -203,11 +204,7 @@ export class GrpcAgentChannel implements AgentChannel {
     await this.#unary('Configure', options, (grpc, done) => this.#client.Configure(request, grpc, done));
   }
 
-  async configurePodNic(
-    podNic: { readonly foundBy: string; readonly mac: string; readonly mtu: number },
-    limits: GuestPodResources,
-    options: CallOptions,
-  ): Promise<void> {
+  async configurePodNic(podNic: GuestNic, limits: GuestPodResources, options: CallOptions): Promise<void> {
     await this.#unary('Configure', options, (grpc, done) =>
       this.#client.Configure({ podNic, podResources: { ...limits } }, grpc, done),
     );

@@ -1,4 +1,5 @@
 /** Pod networks by CNI: namespace, chain, marker, in the order that survives a crash. One operation per sandbox at a time. */
+import { randomInt } from 'node:crypto';
 import { join } from 'node:path';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
@@ -10,13 +11,18 @@ import { loadConflist } from './conflist.ts';
 import { removeMasquerade } from './iptables.ts';
 import { joinTap } from './join.ts';
 import { addNetns, deleteNetns, findLink, loopbackUp, netnsExists, netnsName, netnsPath } from './netns.ts';
-import type { PodNetwork, PodNetworkResult, PodNetworkSpec } from './pod-network.ts';
+import type { PodNetwork, PodNetworkResult, PodNetworkSpec, VxlanLink } from './pod-network.ts';
 import { podNetworkResult } from './result.ts';
 import { MarkerStore, type NetworkMarker } from './store.ts';
+import { joinVxlan, pathTo } from './vxlan.ts';
 
 const IF_NAME = 'eth0';
 /** What a failed ADD left behind is removed within this time, whatever has become of the caller; milliseconds. */
 const CLEANUP_MS = 60_000;
+/** Numbers of tunnels: 24 bits, without the small ones that people and other programs give. */
+const VNIS = { from: 2 ** 16, below: 2 ** 24 } as const;
+/** Numbers that other programs on the node may have taken, one after the other. */
+const VNI_TRIES = 16;
 
 export interface CniNetworkOptions {
   /** Directory with *.conflist files, or `embedded`. */
@@ -28,6 +34,8 @@ export interface CniNetworkOptions {
   readonly timeoutMs: number;
   /** The daemon's state directory. */
   readonly stateDir: string;
+  /** UDP port of tunnels to machines elsewhere, and this node's address in them unless the route to the machine names it. */
+  readonly vxlan: { readonly port: number; readonly address?: string | undefined };
   readonly log: Logger;
 }
 
@@ -35,6 +43,8 @@ export class CniNetwork implements PodNetwork {
   readonly #options: CniNetworkOptions;
   readonly #store: MarkerStore;
   readonly #locks = new KeyedLock<SandboxId>();
+  /** Numbers of tunnels in use or about to be. */
+  #vnis: Promise<Set<number>> | undefined;
 
   constructor(options: CniNetworkOptions) {
     this.#options = options;
@@ -95,17 +105,53 @@ export class CniNetwork implements PodNetwork {
     await cniCheck(this.#call(id, marker), marker.state.result, signal);
   }
 
-  async join(spec: PodNetworkSpec, result: PodNetworkResult, link: PodLink, signal: AbortSignal): Promise<void> {
+  async join(
+    spec: PodNetworkSpec,
+    result: PodNetworkResult,
+    link: PodLink,
+    signal: AbortSignal,
+  ): Promise<VxlanLink | undefined> {
     const id = spec.sandboxId;
     using _ = await this.#locks.acquire(id, signal);
-    const { netns } = await this.#added(id);
+    const marker = await this.#added(id);
     switch (link.kind) {
       case 'tap':
-        await joinTap({ netns, ifName: IF_NAME, mtu: result.mtu, tap: link.device }, signal);
-        break;
+        await joinTap({ netns: marker.netns, ifName: IF_NAME, mtu: result.mtu, tap: link.device }, signal);
+        return undefined;
       case 'vxlan':
-        throw new InfraletError('UNIMPLEMENTED', 'pod networks of machines elsewhere cannot be joined yet');
+        return await this.#tunnel(id, marker, result, link.address, signal);
     }
+  }
+
+  async #tunnel(
+    id: SandboxId,
+    marker: NetworkMarker,
+    { mac, mtu }: PodNetworkResult,
+    remote: string,
+    signal: AbortSignal,
+  ): Promise<VxlanLink> {
+    const { port, address } = this.#options.vxlan;
+    const path = await pathTo(remote, address, signal);
+    this.#vnis ??= this.#knownVnis();
+    const vnis = await this.#vnis;
+    for (let tries = 0, vni = marker.link?.vni ?? free(vnis); tries < VNI_TRIES; tries += 1, vni = free(vnis)) {
+      vnis.add(vni);
+      const link = { vni, local: path.local, remote, port, mtu: Math.min(mtu, path.mtu) };
+      await this.#store.write(id, { ...marker, link });
+      if (await joinVxlan({ netns: marker.netns, ifName: IF_NAME, mac, link }, signal)) return link;
+      this.#options.log.info('the number of a tunnel is taken on this node; trying another', { sandboxId: id, vni });
+    }
+    throw new InfraletError('RESOURCE_EXHAUSTED', `no free number for the tunnel of the sandbox ${id}`, {
+      hint: 'look at `ip -d link show type vxlan`',
+    });
+  }
+
+  async #knownVnis(): Promise<Set<number>> {
+    const markers = await Promise.all(
+      // One that cannot be read is somebody else's trouble: a number that is taken is found out when it is used.
+      (await this.#store.list()).map(async (id) => await this.#store.read(id).catch(() => undefined)),
+    );
+    return new Set(markers.flatMap((marker) => marker?.link?.vni ?? []));
   }
 
   async remove(spec: PodNetworkSpec, signal: AbortSignal): Promise<void> {
@@ -138,6 +184,7 @@ export class CniNetwork implements PodNetwork {
     if (lost) await removeMasquerade(id, signal);
     await deleteNetns(netns, signal);
     await this.#store.remove(id);
+    if (marker.link) (await this.#vnis)?.delete(marker.link.vni);
   }
 
   async #added(
@@ -164,6 +211,14 @@ export class CniNetwork implements PodNetwork {
       binDirs: this.#options.binDirs,
       timeoutMs: this.#options.timeoutMs,
     };
+  }
+}
+
+/** Random, so that packets of a pod that is gone, late on their way, are hardly ever those of its successor. */
+function free(taken: ReadonlySet<number>): number {
+  for (;;) {
+    const vni = randomInt(VNIS.from, VNIS.below);
+    if (!taken.has(vni)) return vni;
   }
 }
 

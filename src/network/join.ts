@@ -5,7 +5,8 @@
  * has taken over both addresses, does.
  */
 import { InfraletError } from '../base/errors.ts';
-import { findLink, ip, moveLink, tcBatch, tcShow, tryTcBatch } from './netns.ts';
+import { findLink, ip, moveLink } from './netns.ts';
+import { redirect } from './redirect.ts';
 
 export async function joinTap(
   target: { readonly netns: string; readonly ifName: string; readonly mtu: number; readonly tap: string },
@@ -18,42 +19,13 @@ export async function joinTap(
       hint: 'the machine has ended: its console says why',
     });
   }
+  const both = [
+    { from: ifName, to: tap },
+    { from: tap, to: ifName },
+  ];
   await Promise.all([
     // No address of its own: the tap must say nothing to the machine that the pod's network did not.
     ip(['-n', netns, 'link', 'set', 'dev', tap, 'mtu', String(target.mtu), 'addrgenmode', 'none', 'up'], signal),
-    redirectBoth(netns, ifName, tap, signal),
+    redirect(netns, both, signal),
   ]);
-}
-
-async function redirectBoth(netns: string, a: string, b: string, signal: AbortSignal): Promise<void> {
-  // Nothing of it is there yet, but after a crash.
-  const fresh = [...complete(a, b), ...complete(b, a)];
-  if ((await tryTcBatch(netns, fresh, signal)).exitCode === 0) return;
-  const qdiscs = (await tcShow(netns, ['qdisc', 'show'], signal)).split('\n');
-  const lines = [
-    ...(await redirect({ netns, from: a, to: b }, qdiscs, signal)),
-    ...(await redirect({ netns, from: b, to: a }, qdiscs, signal)),
-  ];
-  if (lines.length > 0) await tcBatch(netns, lines, signal);
-}
-
-/** The commands that are still missing for everything that arrives at `from` to leave through `to`. */
-async function redirect(
-  way: { readonly netns: string; readonly from: string; readonly to: string },
-  qdiscs: readonly string[],
-  signal: AbortSignal,
-): Promise<readonly string[]> {
-  const { netns, from, to } = way;
-  if (!qdiscs.some((line) => line.startsWith(`qdisc ingress ffff: dev ${from} `))) return complete(from, to);
-  const present = await tcShow(netns, ['filter', 'show', 'dev', from, 'ingress'], signal);
-  return present.includes(`to device ${to})`) ? [] : [filter(from, to)];
-}
-
-function complete(from: string, to: string): readonly string[] {
-  return [`qdisc add dev ${from} ingress`, filter(from, to)];
-}
-
-/** u32 rather than matchall: some kernels are built without the latter, none without the former. */
-function filter(from: string, to: string): string {
-  return `filter add dev ${from} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev ${to}`;
 }

@@ -12,12 +12,22 @@ import { parseSandboxId, type SandboxId } from '../base/ids.ts';
 import { conflistSchema } from './conflist.ts';
 import { cniResultSchema } from './result.ts';
 
+const linkSchema = z.object({
+  vni: z.int(),
+  local: z.string(),
+  remote: z.string(),
+  port: z.int(),
+  mtu: z.int(),
+});
+
 const markerSchema = z.object({
   version: z.literal(1),
   netns: z.string(),
   conflist: conflistSchema,
   args: z.string(),
   capabilities: z.record(z.string(), z.unknown()),
+  /** The tunnel to the machine, noted before it is made: its number stays the pod's. */
+  link: linkSchema.optional(),
   state: z.discriminatedUnion('kind', [
     z.object({ kind: z.literal('adding') }),
     z.object({ kind: z.literal('added'), result: cniResultSchema }),

@@ -5,8 +5,8 @@
 import { InfraletError } from '../base/errors.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
-import type { AgentChannel, GuestFile, GuestPodResources } from '../guest/channel.ts';
-import type { PodNetworkResult } from '../network/pod-network.ts';
+import type { AgentChannel, GuestFile, GuestNic, GuestPodResources } from '../guest/channel.ts';
+import type { PodNetworkResult, VxlanLink } from '../network/pod-network.ts';
 import { POD_NIC, TEMPLATE_CONFLIST, TEMPLATE_NAMESPACE } from '../rpc/agent-protocol.ts';
 import { carrySeccomp } from '../volume/seccomp.ts';
 import { fitsTemplateSandbox, guestCniConfig, guestPod, guestSandboxConfig, type NodeFacts } from './guest-config.ts';
@@ -20,6 +20,8 @@ export interface GuestRun {
   readonly config: PodSandboxConfig__Output;
   readonly node: NodeFacts;
   readonly network: PodNetworkResult;
+  /** The tunnel that is the pod's NIC; undefined: the machine has one. */
+  readonly link: VxlanLink | undefined;
   readonly limits: GuestPodResources;
   readonly clock: Clock;
 }
@@ -28,13 +30,14 @@ export interface GuestRun {
 export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<string> {
   const { channel, config, node, network, limits } = run;
   const options = { signal, timeoutMs: GUEST_CALL_MS };
-  if (fitsTemplateSandbox(config)) {
+  // The sandbox of a template has the NIC that its machine came with.
+  if (run.link === undefined && fitsTemplateSandbox(config)) {
     const id = await channel.configurePod(guestPod(config, node, network, limits), options);
     if (id !== '') return id;
   }
   const found = await existing(run, signal);
   if (found !== undefined) return found;
-  await channel.configurePodNic({ foundBy: POD_NIC, mac: network.mac, mtu: network.mtu }, limits, options);
+  await channel.configurePodNic(podNic(network, run.link), limits, options);
   await channel.putFiles(
     { root: 'ROOT_CNI', path: '10-pod.conflist', replace: true },
     one(Buffer.from(guestCniConfig(network))),
@@ -44,6 +47,13 @@ export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<st
   const seccomp = await carrySeccomp(config.linux?.securityContext ?? null, channel, signal);
   return (await channel.cri('RunPodSandbox', { config: guestSandboxConfig(config, node, seccomp) }, options))
     .podSandboxId;
+}
+
+/** Node and machine each call their own address local. */
+function podNic({ mac, mtu }: PodNetworkResult, link: VxlanLink | undefined): GuestNic {
+  if (!link) return { foundBy: POD_NIC, mac, mtu };
+  const { vni, local, remote, port } = link;
+  return { mac, mtu: link.mtu, vxlan: { vni, local: remote, remote: local, port } };
 }
 
 /** A pod sandbox that an earlier try made before the daemon was killed. Removes all others. */

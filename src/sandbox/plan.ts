@@ -27,6 +27,8 @@ export type StepKind = keyof Steps;
 export interface Observed {
   /** An enrolled channel to the agent is open. */
   readonly connected: boolean;
+  /** The machine must be told of the link to its pod's network before the pod is made in it. @default false */
+  readonly linkFirst?: boolean;
   /** A machine in this pool waits suspended. @default false */
   readonly suspends?: boolean;
 }
@@ -55,7 +57,8 @@ function build(record: SandboxRecord, observed: Observed): readonly StepKind[] {
   if (on && record.resize) steps.push('machine.resize');
   if (on && added && !record.joined) steps.push('network.join');
   if (on && !connected) steps.push('agent.connect');
-  if (connected && added && record.guestSandboxId === '') steps.push('guest.run');
+  const reachable = added && (record.joined || observed.linkFirst !== true);
+  if (connected && reachable && record.guestSandboxId === '') steps.push('guest.run');
   const complete = record.joined && record.guestSandboxId !== '' && !record.resize;
   if (connected && complete && record.state !== 'ready') steps.push('ready');
   return steps;

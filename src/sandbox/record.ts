@@ -35,6 +35,14 @@ const networkResult = z.object({
   routes: z.array(z.object({ destination: z.string(), gateway: z.string().optional() })),
 });
 
+const vxlanLink = z.object({
+  vni: z.number(),
+  local: z.string(),
+  remote: z.string(),
+  port: z.number(),
+  mtu: z.number(),
+});
+
 const placement = z.object({
   architecture: z.enum(ARCHITECTURES).optional(),
   gpu: z.object({ count: z.number(), model: z.string().optional() }).optional(),
@@ -92,6 +100,8 @@ const schema = z.object({
   network: z.enum(['none', 'adding', 'added', 'gone']),
   networkResult: networkResult.optional(),
   joined: z.boolean(),
+  /** Of a machine elsewhere, once it is joined: the tunnel that it must make its end of. */
+  link: vxlanLink.optional(),
   guestSandboxId: z.string(),
   guestStopped: z.boolean(),
   timeline,

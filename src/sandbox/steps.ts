@@ -124,8 +124,8 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
           context: { sandboxId: record.id },
         });
       }
-      await network.join(networkSpec(entry), record.networkResult, instance.podLink, signal);
-      store.update(record.id, { joined: true }, { joined: clock.now() });
+      const link = await network.join(networkSpec(entry), record.networkResult, instance.podLink, signal);
+      store.update(record.id, { joined: true, link }, { joined: clock.now() });
     },
 
     'agent.connect': async ({ record }, signal) => {
@@ -143,11 +143,11 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       // What is asked of a machine that is lost has no answer to wait for.
       const ended = sessions.ended(record.id);
       const limit = ended ? AbortSignal.any([signal, ended]) : signal;
-      const { networkResult } = record;
+      const { networkResult, link } = record;
       if (!networkResult) throw new InfraletError('INTERNAL', 'the pod has no network yet');
       const { resources = null, overhead = null } = config.linux ?? {};
       const limits = podLimits(resources, overhead, record.shape, deps.config.machine);
-      const run = { channel, config, node: deps.node, network: networkResult, limits, clock };
+      const run = { channel, config, node: deps.node, network: networkResult, link, limits, clock };
       const id = await runInGuest(run, limit);
       store.update(record.id, { guestSandboxId: id }, { guest: clock.now() });
     },

@@ -70,6 +70,7 @@ function open(stateDir = dir): CniNetwork {
     cacheDir: join(dir, 'cache'),
     timeoutMs: 30_000,
     stateDir,
+    vxlan: { port: 4789 },
     log: nullLogger,
   });
 }

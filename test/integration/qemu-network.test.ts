@@ -83,6 +83,7 @@ beforeAll(async () => {
   place.imageDir = image;
   provider = await place.open(signal);
   network = new CniNetwork({
+    vxlan: { port: 4789 },
     confDir: join(dir, 'conf'),
     binDirs: ['/opt/cni/bin', '/usr/lib/cni'],
     cacheDir: join(dir, 'cache'),

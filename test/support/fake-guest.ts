@@ -398,7 +398,7 @@ export class FakeNetwork implements PodNetwork {
 
   async check(): Promise<void> {}
 
-  async join(): Promise<void> {}
+  async join(): Promise<undefined> {}
 
   async remove(spec: PodNetworkSpec): Promise<void> {
     if (this.attached.delete(spec.sandboxId)) this.dels += 1;

@@ -119,6 +119,8 @@ export interface MachineOptions {
   /** Command line before the agent's options. @default the agent from source */
   readonly program?: readonly string[];
   readonly args?: readonly string[];
+  /** A network namespace to run in, and the address there that it listens on. @default this one, loopback */
+  readonly place?: { readonly netns: string; readonly host: string };
 }
 
 export class TestMachine implements AsyncDisposable {
@@ -136,7 +138,11 @@ export class TestMachine implements AsyncDisposable {
   }
 
   get address(): { host: string; port: number } {
-    return { host: '127.0.0.1', port: this.#port };
+    return { host: this.#host, port: this.#port };
+  }
+
+  get #host(): string {
+    return this.#options.place?.host ?? '127.0.0.1';
   }
 
   get pid(): number {
@@ -146,13 +152,18 @@ export class TestMachine implements AsyncDisposable {
   /** Starts the agent; after a kill it comes back on the same ports, as in a real machine. */
   async start(): Promise<void> {
     const program = this.#options.program ?? [join(import.meta.dirname, '../../../src/agent/main.ts')];
+    const { place } = this.#options;
+    const [file, before] = place
+      ? ['ip', ['netns', 'exec', place.netns, process.execPath]]
+      : [process.execPath, [] as const];
     const child = spawn(
-      process.execPath,
+      file,
       [
+        ...before,
         ...program,
         `--root=${this.dir}`,
         `--user-data=${join(this.dir, 'user-data')}`,
-        `--listen=127.0.0.1:${this.#port}`,
+        `--listen=${this.#host}:${this.#port}`,
         `--images=127.0.0.1:${this.imagesPort}`,
         `--streaming=127.0.0.1:${this.#options.streamingPort ?? 1}`,
         ...(this.#options.args ?? []),
