@@ -1,9 +1,10 @@
 /** All commands with their options. Each action loads what it needs, so that a small command starts fast. */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import type { AdminClient } from '../admin/client.ts';
 import type { Config } from '../config/schema.ts';
 import type { CriClient } from './cri-client.ts';
 import type { ExplainOptions } from './explain-size.ts';
+import type { ImageBuildOptions } from './image-build.ts';
 import { type Io, line } from './io.ts';
 
 interface ConfigOption {
@@ -145,7 +146,13 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .option(config, configHelp)
     .option('--json', 'print the result as JSON', false)
     .option('--force', 'build also when nothing changed here: takes newer Debian packages', false)
-    .action(async (options: ConfigOption & JsonOption & { readonly force: boolean }) => {
+    .addOption(
+      new Option('--target <kind>', 'files: what QEMU machines start from; raw: also one bootable disk, for clouds')
+        .choices(['files', 'raw'])
+        .default('files'),
+    )
+    .option('--out <file>', 'where the disk goes (default: disk/disk.raw in the directory of the image)')
+    .action(async (options: ConfigOption & ImageBuildOptions) => {
       const { imageBuild } = await import('./image-build.ts');
       await imageBuild(await load(options), io, options);
     });

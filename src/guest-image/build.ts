@@ -8,10 +8,12 @@ import { dirname, join, resolve } from 'node:path';
 import { InfraletError } from '../base/errors.ts';
 import { warmCompileCache } from './compile-cache.ts';
 import { digestFile, digestParts, digestUuid } from './digest.ts';
+import { BOOT_FILES } from './disk-layout.ts';
 import { makeInitramfs } from './initramfs.ts';
 import { collectInputs, type Inputs } from './inputs.ts';
 import { type Kernel, ModuleSet, readKernel } from './kernel.ts';
 import {
+  DISK_DIRECTORY,
   FILE_ROLES,
   type FileRole,
   type GuestManifest,
@@ -70,9 +72,12 @@ export async function buildGuestImage(options: BuildOptions): Promise<BuildResul
   }
   await mkdir(dirname(directory), { recursive: true });
   await using work = await staging(directory);
-  const cacheDir =
-    options.cacheDir ?? (process.getuid() === 0 ? '/var/cache/infralet' : join(homedir(), '.cache/infralet'));
-  const made = await make(inputs, { workDir: work.path, cacheDir, log, signal: options.signal });
+  const made = await make(inputs, {
+    workDir: work.path,
+    cacheDir: cacheDirectory(options),
+    log,
+    signal: options.signal,
+  });
   const manifest: GuestManifest = {
     ...made,
     buildSeconds: Math.round((performance.now() - started) / 100) / 10,
@@ -83,6 +88,10 @@ export async function buildGuestImage(options: BuildOptions): Promise<BuildResul
   const total = FILE_ROLES.reduce((sum, role) => sum + manifest.files[role].allocated, 0);
   log(`guest image ${manifest.imageDigest.slice(0, 12)} is ready, ${Math.round(total / 1e6)} MB`);
   return { manifest, cached: false };
+}
+
+export function cacheDirectory({ cacheDir }: Pick<BuildOptions, 'cacheDir'>): string {
+  return cacheDir ?? (process.getuid?.() === 0 ? '/var/cache/infralet' : join(homedir(), '.cache/infralet'));
 }
 
 /** The manifest of the image in `directory` if it is made of these inputs; broken and other images are built anew. */
@@ -155,13 +164,16 @@ async function makeKernelFiles(
   signal: AbortSignal,
 ): Promise<void> {
   const modules = await ModuleSet.open(packages, kernel.release);
-  const initramfs = makeInitramfs({
-    busybox: await readFile(join(packages, 'usr/bin/busybox')),
-    init: await readFile(join(recipeDir, 'initramfs-init')),
-    modules: await modules.closure(recipe.modules.initramfs, signal),
-  });
-  await writeFile(join(image, NAMES.initramfs), initramfs);
+  const busybox = await readFile(join(packages, 'usr/bin/busybox'));
+  const init = await readFile(join(recipeDir, 'initramfs-init'));
+  const initramfs = async (names: readonly string[]): Promise<Buffer> =>
+    makeInitramfs({ busybox, init, modules: await modules.closure(names, signal) });
+  await writeFile(join(image, NAMES.initramfs), await initramfs(recipe.modules.initramfs));
   await writeSparse(join(image, NAMES.kernel), kernel.vmlinux);
+  const disk = join(image, DISK_DIRECTORY);
+  await mkdir(disk);
+  await writeFile(join(disk, BOOT_FILES.initramfs), await initramfs(recipe.modules.disk));
+  await writeFile(join(disk, BOOT_FILES.kernel), kernel.bzImage);
 }
 
 async function makeRoot(
@@ -179,7 +191,7 @@ async function makeRoot(
   const loaded = await modules.closure(recipe.modules.initramfs, signal);
   const boot = await modules.closure(recipe.modules.boot, signal);
   const all = await modules.closure(
-    [...recipe.modules.initramfs, ...recipe.modules.boot, ...recipe.modules.available],
+    [...recipe.modules.initramfs, ...recipe.modules.disk, ...recipe.modules.boot, ...recipe.modules.available],
     signal,
   );
   const root = join(at.workDir, 'root');

@@ -10,6 +10,8 @@ export interface Kernel {
   /** As `uname -r` will say. */
   readonly release: string;
   readonly vmlinux: Buffer;
+  /** As boot loaders want it. */
+  readonly bzImage: Buffer;
 }
 
 /**
@@ -22,7 +24,8 @@ export async function readKernel(tree: string): Promise<Kernel> {
   if (name === undefined || names.length > 1) {
     throw new InfraletError('FAILED_PRECONDITION', `expected one kernel in the packages, found ${names.length}`);
   }
-  return { release: name.slice('vmlinuz-'.length), vmlinux: unpack(await readFile(join(tree, 'boot', name))) };
+  const bzImage = await readFile(join(tree, 'boot', name));
+  return { release: name.slice('vmlinuz-'.length), vmlinux: unpack(bzImage), bzImage };
 }
 
 /** Takes the ELF kernel out of a bzImage (Documentation/arch/x86/boot.rst: payload_offset, payload_length). */

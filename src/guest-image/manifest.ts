@@ -9,6 +9,9 @@ export const MANIFEST_FILE = 'manifest.json';
 /** Beside the image's files: root of the node's file server for live shares, of the same packages. */
 export const SHARE_DIRECTORY = 'share';
 
+/** Beside the image's files: what the disk for clouds is made of besides them, and the disk itself when it was asked for. */
+export const DISK_DIRECTORY = 'disk';
+
 /** Raised when a reader of the former version could misunderstand a manifest. */
 const FORMAT = 1;
 

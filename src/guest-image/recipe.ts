@@ -26,8 +26,10 @@ const recipeSchema = z.strictObject({
   /** Programs and plug-ins of the node's file server, from the same packages. */
   share: z.array(relativePath).min(1),
   pause: z.strictObject({ binary: relativePath, args: z.array(z.string()), reference: z.string().min(1) }),
-  modules: z.strictObject({ initramfs: words, boot: words, available: words }),
-  commandLine: z.strictObject({ common: z.string(), tcg: z.string() }),
+  modules: z.strictObject({ initramfs: words, disk: words, boot: words, available: words }),
+  commandLine: z.strictObject({ common: z.string(), tcg: z.string(), disk: z.string() }),
+  /** Packages whose programs make the disk for clouds. */
+  disk: z.strictObject({ packages: words.min(1) }),
   scratch: z.strictObject({
     /** Bytes of the base, before a guest grows it. */
     size: z.int().min(64 * 2 ** 20),

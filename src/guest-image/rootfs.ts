@@ -32,9 +32,9 @@ const LINKS = {
 
 /** Applets of busybox that init, the shell of an operator on the console and the kernel (modprobe) call by name. */
 const APPLETS = (
-  'awk basename cat chmod chown cp cut date dd df dirname dmesg du echo env false find free grep halt head hostname id ' +
+  'awk basename cat chmod chown cmp cp cut date dd df dirname dmesg du echo env false find free grep halt head hostname id ' +
   'ifconfig init insmod ip kill ln ls lsmod mkdir mknod modprobe mount mv nc netstat nsenter ping poweroff ps pwd ' +
-  'readlink reboot rm rmdir rmmod sed sh sleep sort stat sync sysctl tail tar test top touch tr true umount uname uptime ' +
+  'readlink reboot rm rmdir rmmod sed sh sleep sort stat sync sysctl tail tar test top touch tr true udhcpc umount uname uptime ' +
   'usleep vi wc which xargs'
 ).split(' ');
 

@@ -20,3 +20,25 @@ export async function writeSparse(path: string, data: Buffer): Promise<void> {
   }
   await file.truncate(data.length);
 }
+
+const CHUNK = 2 ** 20;
+
+/** Copies a file to an offset of another one, which is made if it is missing; blocks of zeros stay holes. */
+export async function copySparse(from: string, to: string, signal: AbortSignal, offset = 0): Promise<void> {
+  await using source = await open(from, 'r');
+  await using target = await open(to, offset === 0 ? 'w' : 'r+', 0o644);
+  const { size } = await source.stat();
+  const buffer = Buffer.alloc(CHUNK);
+  const zeros = Buffer.alloc(CHUNK);
+  for (let at = 0; at < size; ) {
+    signal.throwIfAborted();
+    const { bytesRead } = await source.read(buffer, 0, Math.min(CHUNK, size - at), at);
+    if (bytesRead === 0) break;
+    for (let block = 0; block < bytesRead; block += BLOCK) {
+      const part = buffer.subarray(block, Math.min(block + BLOCK, bytesRead));
+      if (!part.equals(zeros.subarray(0, part.length))) await target.write(part, 0, part.length, offset + at + block);
+    }
+    at += bytesRead;
+  }
+  if ((await target.stat()).size < offset + size) await target.truncate(offset + size);
+}
