@@ -134,6 +134,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     log: log.child({ component: 'session' }),
     heartbeatMs: config.machine.heartbeat,
     leaseMs: provider.leased ? config.machine.lease : 0,
+    waitMs: config.machine.channelWait,
     sampling: { everyMs: config.stats.interval, layerMs: config.stats.layerInterval },
     hooks: {
       onEvent: (id, event) => {

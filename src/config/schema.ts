@@ -67,6 +67,10 @@ const machine = z.strictObject({
       'Longer than any restart or upgrade of the daemon, short enough for a bill. 0s: never.',
   ),
   heartbeat: duration('5s').describe('Between heartbeats of an agent; three missed ones mean a lost channel.'),
+  channelWait: duration('20s').describe(
+    'A request for a machine whose channel is being made anew (after a restart of the daemon, or a cut) waits for it so long. ' +
+      'A handshake under emulation takes seconds on a loaded host; kubelets allow two minutes.',
+  ),
 });
 
 const image = z.strictObject({

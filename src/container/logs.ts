@@ -72,6 +72,17 @@ export class ContainerLogs implements AsyncDisposable {
     await channel.makeLog(guestLogName(id), this.#deps.config.guestBuffer, guestId, options);
   }
 
+  /** Makes the node's file, so that it is there when the container is said to have started. */
+  async begin(id: ContainerId): Promise<void> {
+    const entry = this.#deps.store.find(id);
+    const target = entry && this.#target(entry);
+    if (target) await this.#exclusive(id, () => this.#open(target));
+  }
+
+  async #open({ position, path }: LogTarget): Promise<void> {
+    await using _writer = await LogWriter.open(this.#followerDeps, position, path);
+  }
+
   /** The container is being killed: what it has said must not keep it, though the node does not follow. */
   async release(id: ContainerId, channel: AgentChannel, options: CallOptions): Promise<void> {
     await channel.makeLog(guestLogName(id), this.#deps.config.guestBuffer + LAST_WORDS, '', options);
@@ -131,7 +142,7 @@ export class ContainerLogs implements AsyncDisposable {
       this.#followers.delete(id);
       await follower?.[Symbol.asyncDispose]();
       try {
-        await using _writer = await LogWriter.open(this.#followerDeps, target.position, target.path);
+        await this.#open(target);
       } finally {
         await this.#ensure(id);
       }

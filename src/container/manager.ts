@@ -6,7 +6,6 @@ import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.
 import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
 import type { ExecSyncResponse__Output } from '../gen/runtime/v1/ExecSyncResponse.ts';
 import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
-import type { AgentChannel } from '../guest/channel.ts';
 import { normalisedName } from '../image/reference.ts';
 import type { ImageRecord, ImageService } from '../image/service.ts';
 import { guestSandboxConfig, type NodeFacts } from '../sandbox/guest-config.ts';
@@ -76,10 +75,11 @@ export class ContainerManager implements ContainerService {
     if (record.state !== 'ready' || record.wanted !== 'ready') {
       throw new InfraletError('FAILED_PRECONDITION', `pod sandbox ${record.id} is not ready (${record.state})`);
     }
+    // Waits, so it comes before the name is looked up.
+    const channel = await this.#deps.sessions.opened(record.id, signal);
     this.#refuseSameName(record, config);
     const image = this.#image(config);
     const id = newContainerId();
-    const channel = this.#channel(record.id);
     using _creating = this.#observer.creating(id);
     try {
       this.#store.add(newRecord(id, record.id, image, nanos(this.#deps.clock.now())), config);
@@ -157,8 +157,9 @@ export class ContainerManager implements ContainerService {
     if (record.state !== 'CONTAINER_CREATED') {
       throw new InfraletError('FAILED_PRECONDITION', `container ${record.id} cannot start: it is ${record.state}`);
     }
-    const channel = this.#channel(record.sandboxId);
+    const channel = await this.#deps.sessions.opened(record.sandboxId, signal);
     const options = { signal, timeoutMs: CALL_MS };
+    await this.#deps.logs.begin(record.id);
     try {
       await channel.cri('StartContainer', { containerId: record.guestId }, options);
     } catch (error) {
@@ -175,7 +176,7 @@ export class ContainerManager implements ContainerService {
     const entry = this.#find(id);
     if (!entry || entry.record.state === 'CONTAINER_EXITED' || entry.record.guestId === '') return;
     const { record } = entry;
-    const channel = this.#channel(record.sandboxId);
+    const channel = await this.#deps.sessions.opened(record.sandboxId, signal);
     await stopInGuest(this.#deps, entry, timeoutSeconds * 1000, channel, signal);
     await this.#observer.refresh(record.id, channel, signal);
   }
@@ -187,7 +188,7 @@ export class ContainerManager implements ContainerService {
     }
     const { shape } = this.#sandbox(record.sandboxId).record;
     refuseAboveMachine(`container ${config.metadata?.name ?? record.id}`, update, shape);
-    const channel = this.#channel(record.sandboxId);
+    const channel = await this.#deps.sessions.opened(record.sandboxId, signal);
     const request = { containerId: record.guestId, linux: forGuest(update) };
     await channel.cri('UpdateContainerResources', request, { signal, timeoutMs: CALL_MS });
     const before = this.#entry(record.id).record.resources ?? config.linux?.resources ?? null;
@@ -226,7 +227,7 @@ export class ContainerManager implements ContainerService {
     const sandbox = this.#deps.sandboxes.get(record.sandboxId)?.record;
     if (sandbox?.machine !== 'launched') return;
     await this.#deps.logs.forget(record.id);
-    const channel = this.#channel(record.sandboxId);
+    const channel = await this.#deps.sessions.opened(record.sandboxId, signal);
     const options = { signal, timeoutMs: CALL_MS };
     if (record.guestId !== '') {
       const request = { containerId: record.guestId };
@@ -261,7 +262,8 @@ export class ContainerManager implements ContainerService {
     signal: AbortSignal,
   ): Promise<ExecSyncResponse__Output> {
     const { record } = this.#running(id);
-    return await this.#channel(record.sandboxId).cri(
+    const channel = await this.#deps.sessions.opened(record.sandboxId, signal);
+    return await channel.cri(
       'ExecSync',
       { containerId: record.guestId, cmd: [...cmd], timeout: String(timeoutSeconds) },
       { signal, timeoutMs: timeoutSeconds > 0 ? timeoutSeconds * 1000 + RELAY_SLACK_MS : UNLIMITED_MS },
@@ -282,10 +284,12 @@ export class ContainerManager implements ContainerService {
   async openStream(request: StreamRequest, signal: AbortSignal): Promise<GuestStream> {
     if (request.kind === 'portforward') {
       const { record } = this.#sandbox(request.sandboxId);
-      return await openGuestStream(request, record.guestSandboxId, this.#channel(record.id), signal);
+      const channel = await this.#deps.sessions.opened(record.id, signal);
+      return await openGuestStream(request, record.guestSandboxId, channel, signal);
     }
     const { record } = this.#running(request.containerId);
-    return await openGuestStream(request, record.guestId, this.#channel(record.sandboxId), signal);
+    const channel = await this.#deps.sessions.opened(record.sandboxId, signal);
+    return await openGuestStream(request, record.guestId, channel, signal);
   }
 
   #view({ record, config }: ContainerEntry): ContainerView {
@@ -351,14 +355,6 @@ export class ContainerManager implements ContainerService {
   #sandboxByPrefix(id: string): SandboxEntry | undefined {
     const matches = id === '' ? [] : this.#deps.sandboxes.all().filter(({ record }) => record.id.startsWith(id));
     return matches.length === 1 ? matches[0] : undefined;
-  }
-
-  #channel(id: SandboxId): AgentChannel {
-    const channel = this.#deps.sessions.get(id);
-    if (channel) return channel;
-    throw new InfraletError('UNAVAILABLE', `the channel to the machine of pod sandbox ${id} is not open`, {
-      hint: `it is being made again; see: infralet describe ${id}`,
-    });
   }
 }
 

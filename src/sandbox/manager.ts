@@ -26,7 +26,7 @@ export interface ManagerDeps {
   readonly store: SandboxStore;
   readonly reconciler: Reconciler;
   readonly pool: Pick<Pool, 'claim'>;
-  readonly sessions: Pick<Sessions, 'get'>;
+  readonly sessions: Pick<Sessions, 'get' | 'opened'>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -224,12 +224,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
     }
     const { overheadMemory } = this.#deps.config.machine;
     const limits = podResources(`${record.podNamespace}/${record.podName}`, resources, record.shape, overheadMemory);
-    const channel = this.#deps.sessions.get(record.id);
-    if (!channel) {
-      throw new InfraletError('UNAVAILABLE', `the channel to the machine of pod sandbox ${record.id} is not open`, {
-        hint: `it is being made again; see: infralet describe ${record.id}`,
-      });
-    }
+    const channel = await this.#deps.sessions.opened(record.id, signal);
     await channel.configurePodResources(limits, { signal, timeoutMs: GUEST_CALL_MS });
     this.#deps.store.update(record.id, { resources: limits });
   }

@@ -36,6 +36,8 @@ export class Sessions implements AsyncDisposable {
   readonly #heartbeatMs: number;
   readonly #sampling: Sampling;
   readonly #leaseMs: number;
+  readonly #waitMs: number;
+  readonly #waiting = new Map<SandboxId, Set<(channel: AgentChannel) => void>>();
 
   constructor(options: {
     readonly hooks: SessionHooks;
@@ -45,6 +47,8 @@ export class Sessions implements AsyncDisposable {
     readonly sampling: Sampling;
     /** Of machines that are paid for, milliseconds; 0: they live for ever. */
     readonly leaseMs: number;
+    /** How long a request waits for a channel that is being made anew, milliseconds. */
+    readonly waitMs: number;
   }) {
     this.#hooks = options.hooks;
     this.#clock = options.clock;
@@ -52,6 +56,7 @@ export class Sessions implements AsyncDisposable {
     this.#heartbeatMs = options.heartbeatMs;
     this.#sampling = options.sampling;
     this.#leaseMs = options.leaseMs;
+    this.#waitMs = options.waitMs;
   }
 
   /** How many are open. */
@@ -61,6 +66,28 @@ export class Sessions implements AsyncDisposable {
 
   get(id: SandboxId): AgentChannel | undefined {
     return this.#open.get(id)?.channel;
+  }
+
+  /** The channel, which may be in the making after a restart or a cut. UNAVAILABLE when it is not there in time. */
+  async opened(id: SandboxId, signal: AbortSignal): Promise<AgentChannel> {
+    const open = this.get(id);
+    if (open) return open;
+    const { promise, resolve } = Promise.withResolvers<AgentChannel>();
+    const waiting = this.#waiting.get(id) ?? new Set();
+    this.#waiting.set(id, waiting.add(resolve));
+    const over = new AbortController();
+    const late = this.#clock.sleep(this.#waitMs, AbortSignal.any([signal, over.signal]));
+    try {
+      const channel = await Promise.race([promise, late]);
+      if (channel) return channel;
+    } finally {
+      over.abort();
+      waiting.delete(resolve);
+      if (waiting.size === 0) this.#waiting.delete(id);
+    }
+    throw new InfraletError('UNAVAILABLE', `the channel to the machine of pod sandbox ${id} is not open`, {
+      hint: `it is being made again; see: infralet describe ${id}`,
+    });
   }
 
   /** Fires, with the reason, when the session that is open now ends; undefined when there is none. */
@@ -74,6 +101,7 @@ export class Sessions implements AsyncDisposable {
     const stop = new AbortController();
     const loops = this.#run(id, channel, stop);
     this.#open.set(id, { channel, stop, loops });
+    for (const resolve of this.#waiting.get(id) ?? []) resolve(channel);
     this.#hooks.onEvent(id, { kind: 'resync' });
   }
 

@@ -62,6 +62,8 @@ async function started(runtime: NodeRuntime, change: ContainerConfig = {}) {
   const sandbox = await runtime.sandboxes.run(pod(), '', signal);
   const id = await runtime.containers.create(sandbox, containerConfig(change), pod(), signal);
   await runtime.containers.start(id, signal);
+  // Clients open the log when the container has started, whether it has said anything or not.
+  expect((await stat(path())).isFile()).toBe(true);
   const guest = world.guests.guests.get(sandbox);
   const log = guest?.logs.get(id);
   const container = [...(guest?.containers.values() ?? [])].at(-1);

@@ -33,6 +33,7 @@ test('a machine hears of its node five times in its lease, and no more once the 
     heartbeatMs: 5000,
     sampling: { everyMs: 10_000, layerMs: 60_000 },
     leaseMs: LEASE,
+    waitMs: 1000,
   });
   const id = newSandboxId();
   const signal = AbortSignal.timeout(20_000);
@@ -46,4 +47,25 @@ test('a machine hears of its node five times in its lease, and no more once the 
   const count = renewed.length;
   await clock.run(clock.sleep(LEASE, signal));
   expect(renewed).toHaveLength(count);
+});
+
+test('a request waits for the channel that is being made, but not for ever', async () => {
+  const clock = new VirtualClock();
+  await using sessions = new Sessions({
+    hooks: { onEvent: () => undefined, onImageConnection: () => undefined, onEnd: () => undefined },
+    clock,
+    log: nullLogger,
+    heartbeatMs: 5000,
+    sampling: { everyMs: 10_000, layerMs: 60_000 },
+    leaseMs: 0,
+    waitMs: 1000,
+  });
+  const signal = AbortSignal.timeout(20_000);
+  const id = newSandboxId();
+  await expect(clock.run(sessions.opened(id, signal))).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+  await expect(sessions.opened(id, AbortSignal.abort(new Error('the caller went')))).rejects.toThrow('the caller went');
+  const channel = await new FakeGuests().enrol(undefined, { sandboxId: 's' });
+  const waiting = [sessions.opened(id, signal), sessions.opened(id, signal)];
+  await sessions.start(id, channel);
+  expect(await Promise.all(waiting)).toEqual([channel, channel]);
 });
