@@ -22,18 +22,31 @@ export function nanos(ms: number): string {
   return (BigInt(Math.round(ms * 1000)) * 1000n).toString();
 }
 
+/** Milliseconds since `at`; infinite when the clock was set back since then, so that what is kept for a while counts as old. */
+export function elapsed(clock: Pick<Clock, 'now'>, at: number): number {
+  const ms = clock.now() - at;
+  return ms < 0 ? Number.POSITIVE_INFINITY : ms;
+}
+
 /** A signal that fires with DEADLINE_EXCEEDED after `ms`, or with `parent`. `what` completes "… took longer than N ms". */
-export function withTimeout(parent: AbortSignal, ms: number, what: string): AbortSignal & Disposable {
+export function withTimeout(
+  parent: AbortSignal,
+  ms: number,
+  what: string,
+  clock: Clock = systemClock,
+): AbortSignal & Disposable {
   const controller = new AbortController();
-  const timer = setTimeout(() => {
-    controller.abort(new InfraletError('DEADLINE_EXCEEDED', `${what} took longer than ${ms} ms`));
-  }, ms);
+  const over = new AbortController();
+  clock.sleep(ms, over.signal).then(
+    () => controller.abort(new InfraletError('DEADLINE_EXCEEDED', `${what} took longer than ${ms} ms`)),
+    () => undefined,
+  );
   const onParent = (): void => controller.abort(parent.reason);
   if (parent.aborted) onParent();
   else parent.addEventListener('abort', onParent, { once: true });
   return Object.assign(controller.signal, {
     [Symbol.dispose]: () => {
-      clearTimeout(timer);
+      over.abort();
       parent.removeEventListener('abort', onParent);
     },
   });

@@ -1,6 +1,6 @@
 /** Collects single wishes for a moment and carries them out together. */
 import { abortable } from '../base/keyed-lock.ts';
-import type { Clock } from '../base/time.ts';
+import { type Clock, elapsed } from '../base/time.ts';
 
 export interface BatchWindow {
   /** A batch is closed when nothing was added for this long, milliseconds. */
@@ -62,7 +62,8 @@ export class Batcher<Item, Result> {
   async #watch(key: string, open: Open<Item, Result>): Promise<void> {
     const { maxMs } = this.#window;
     while (!open.closed.signal.aborted) {
-      const left = Math.min(open.idleUntil, open.begun + maxMs) - this.#clock.now();
+      const passed = elapsed(this.#clock, open.begun);
+      const left = Math.min(open.idleUntil - this.#clock.now(), maxMs - passed);
       if (left <= 0) this.#close(key, open);
       else await this.#clock.sleep(left, open.closed.signal).catch(() => undefined);
     }

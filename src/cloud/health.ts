@@ -1,7 +1,7 @@
 /** Whether the provider can make machines, for those who ask every few seconds: its own checks, made seldom. */
 import { errorMessage } from '../base/errors.ts';
 import { abortable } from '../base/keyed-lock.ts';
-import type { Clock } from '../base/time.ts';
+import { type Clock, elapsed } from '../base/time.ts';
 import type { Provider } from './contract.ts';
 
 export interface ProviderHealthOptions {
@@ -25,7 +25,7 @@ export class ProviderHealth implements AsyncDisposable {
   async problem(signal: AbortSignal): Promise<string> {
     const { clock, everyMs } = this.#options;
     const known = this.#verdict;
-    if (known && clock.now() - known.at < everyMs) return known.problem;
+    if (known && elapsed(clock, known.at) < everyMs) return known.problem;
     this.#checking ??= this.#check().finally(() => {
       this.#checking = undefined;
     });

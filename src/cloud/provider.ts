@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import { type InstanceId, parseInstanceId } from '../base/ids.ts';
-import { type Clock, until } from '../base/time.ts';
+import { type Clock, elapsed, until } from '../base/time.ts';
 import { machineToken } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { Batcher } from './batcher.ts';
@@ -235,7 +235,7 @@ export class CloudProvider implements Provider {
   /** Which offers would do for this request now. */
   async #choose(request: Pick<LaunchRequest, 'shape' | 'placement'>, signal: AbortSignal): Promise<Choice> {
     const { config, clock } = this.#options;
-    if (!this.#catalogue || clock.now() - this.#catalogue.at > config.catalogueTtl) {
+    if (!this.#catalogue || elapsed(clock, this.#catalogue.at) > config.catalogueTtl) {
       const offers = this.limiters.other.turn(this.#stop.signal).then(() => this.#driver.catalogue(this.#stop.signal));
       const entry = { at: clock.now(), offers };
       this.#catalogue = entry;

@@ -4,7 +4,7 @@
  * reads from copies that lag behind.
  */
 import { abortable } from '../base/keyed-lock.ts';
-import type { Clock } from '../base/time.ts';
+import { type Clock, elapsed } from '../base/time.ts';
 import type { CloudMachine } from './driver.ts';
 
 export class MachineSnapshot {
@@ -38,7 +38,7 @@ export class MachineSnapshot {
 
   /** All machines, no older than the interval. */
   async get(signal: AbortSignal): Promise<ReadonlyMap<string, CloudMachine>> {
-    if (this.#clock.now() - this.#readAt >= this.#everyMs) {
+    if (elapsed(this.#clock, this.#readAt) >= this.#everyMs) {
       this.#reading ??= this.#refresh().finally(() => {
         this.#reading = undefined;
       });

@@ -1,5 +1,5 @@
 /** Offers that a cloud could not deliver a moment ago, so that the next pod does not ask for them again. */
-import type { Clock } from '../base/time.ts';
+import { type Clock, elapsed } from '../base/time.ts';
 import { type Offer, offerKey } from './offers.ts';
 
 export class UnavailableOffers {
@@ -15,7 +15,7 @@ export class UnavailableOffers {
 
   /** `zone`: nothing of this market is to be had in the zone; `market`: nowhere in this account. */
   mark(offer: Offer, scope: 'offer' | 'zone' | 'market', reason: string): void {
-    this.#until.set(key(offer, scope), { at: this.#clock.now() + this.#ttlMs, reason });
+    this.#until.set(key(offer, scope), { at: this.#clock.now(), reason });
   }
 
   /** The reason why it is not to be had, or undefined. */
@@ -24,7 +24,7 @@ export class UnavailableOffers {
       const name = key(offer, scope);
       const entry = this.#until.get(name);
       if (!entry) continue;
-      if (entry.at > this.#clock.now()) return entry.reason;
+      if (elapsed(this.#clock, entry.at) < this.#ttlMs) return entry.reason;
       this.#until.delete(name);
     }
     return undefined;

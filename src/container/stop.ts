@@ -1,7 +1,7 @@
 /** Ends a container in its machine: its stop signal, its grace, SIGKILL. */
 import { constants } from 'node:os';
 import { InfraletError } from '../base/errors.ts';
-import { type Clock, until } from '../base/time.ts';
+import { type Clock, elapsed, until } from '../base/time.ts';
 import type { Signal__Output } from '../gen/runtime/v1/Signal.ts';
 import type { AgentChannel } from '../guest/channel.ts';
 import { pastDyingShim } from './dying-shim.ts';
@@ -57,11 +57,11 @@ async function endsBySignal(
     if (error instanceof InfraletError && error.code === 'NOT_FOUND') return false;
     throw error;
   }
-  const end = clock.now() + graceMs;
+  const begun = clock.now();
   const ended = (): boolean | undefined => {
     const state = store.find(id)?.record.state;
     if (state !== 'CONTAINER_RUNNING') return true;
-    return clock.now() >= end ? false : undefined;
+    return elapsed(clock, begun) >= graceMs ? false : undefined;
   };
   return await until(ended, { everyMs: LOOK_MS, clock, signal });
 }

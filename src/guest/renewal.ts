@@ -11,8 +11,8 @@ import { unary } from './calls.ts';
 
 /** One call of the renewal; nobody waits for it. */
 const CALL_MS = 30_000;
-/** Timers of Node end at 24.8 days. */
-const LONGEST_SLEEP_MS = 24 * 3600 * 1000;
+/** A clock may be set forward meanwhile, and certificates end by the clock. */
+const LONGEST_SLEEP_MS = 60_000;
 const RETRY = { initialMs: 1000, maxMs: 300_000, factor: 2, jitter: 0.2 };
 
 export interface RenewalOptions {
@@ -33,12 +33,13 @@ export async function keepRenewed(options: RenewalOptions, signal: AbortSignal):
   while (!signal.aborted) {
     const due = Math.max(notAfter - options.pki.renewBefore, earliest) - options.clock.now();
     const pause = failures > 0 ? backoffMs(RETRY, failures) : Math.max(due, 0);
-    const slept = await options.clock.sleep(Math.min(pause, LONGEST_SLEEP_MS), signal).then(
+    const early = failures === 0 && pause > LONGEST_SLEEP_MS;
+    const slept = await options.clock.sleep(early ? LONGEST_SLEEP_MS : pause, signal).then(
       () => true,
       () => false,
     );
     if (!slept) return;
-    if (pause > LONGEST_SLEEP_MS) continue;
+    if (early) continue;
     try {
       notAfter = await renew(options, signal);
       failures = 0;

@@ -186,7 +186,9 @@ export class Pool implements AsyncDisposable {
       // Those go first that have cost the least.
       const byWorth = [...members].sort((a, b) => Number(this.#isReady(b)) - Number(this.#isReady(a)));
       for (const record of byWorth.slice(size)) this.#remove(record);
-      if (this.#options.clock.now() < pool.notBefore) continue;
+      const pauseMs = pool.notBefore - this.#options.clock.now();
+      // Longer than any pause: the clock was set back.
+      if (pauseMs > 0 && pauseMs <= 2 * this.#options.config.reconciler.retryMax) continue;
       for (let missing = size - members.length; missing > 0; missing -= 1) this.#add(pool);
     }
   }

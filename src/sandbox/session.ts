@@ -22,6 +22,9 @@ export interface SessionHooks {
 /** So many in a row may fail before a machine ends itself. */
 const RENEWALS_PER_LEASE = 5;
 
+/** Heartbeats in a row; the one after them ends the session. */
+const MISSED_BEATS = 4;
+
 interface Session {
   readonly channel: AgentChannel;
   readonly stop: AbortController;
@@ -120,12 +123,13 @@ export class Sessions implements AsyncDisposable {
     this.#hooks.onEnd(id, reason);
   }
 
-  readonly #lastBeat = new Map<SandboxId, number>();
+  /** Looks of the watchdog since something was heard: clocks jump, looks do not. */
+  readonly #silent = new Map<SandboxId, number>();
 
   async #watch(id: SandboxId, channel: AgentChannel, signal: AbortSignal): Promise<string> {
     try {
       for await (const event of channel.watch(this.#heartbeatMs, signal, this.#sampling)) {
-        this.#lastBeat.set(id, this.#clock.now());
+        this.#silent.set(id, 0);
         if (event.kind !== 'heartbeat') this.#hooks.onEvent(id, event);
       }
       return 'the event stream ended';
@@ -136,17 +140,18 @@ export class Sessions implements AsyncDisposable {
 
   /** A silent peer does not close its connection: three missed heartbeats end the session. */
   async #watchdog(id: SandboxId, signal: AbortSignal): Promise<string> {
-    this.#lastBeat.set(id, this.#clock.now());
+    this.#silent.set(id, 0);
     try {
       for (;;) {
         await this.#clock.sleep(this.#heartbeatMs, signal);
-        const silence = this.#clock.now() - (this.#lastBeat.get(id) ?? 0);
-        if (silence > 4 * this.#heartbeatMs) return `no heartbeat for ${silence} ms`;
+        const silent = (this.#silent.get(id) ?? 0) + 1;
+        this.#silent.set(id, silent);
+        if (silent > MISSED_BEATS) return `no heartbeat for ${silent * this.#heartbeatMs} ms`;
       }
     } catch {
       return 'closed';
     } finally {
-      this.#lastBeat.delete(id);
+      this.#silent.delete(id);
     }
   }
 

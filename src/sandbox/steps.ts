@@ -275,7 +275,7 @@ async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
 async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<AgentChannel> {
   const { config, dialer, clock, store } = deps;
   const timeoutMs = record.state === 'ready' ? config.machine.goneAfter : config.machine.bootTimeout;
-  using limit = withTimeout(signal, timeoutMs, `waiting for the agent of ${nameOf(record)}`);
+  using limit = withTimeout(signal, timeoutMs, `waiting for the agent of ${nameOf(record)}`, clock);
   let last: unknown;
   try {
     return await until(

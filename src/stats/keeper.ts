@@ -5,7 +5,7 @@
 import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { ContainerId, SandboxId } from '../base/ids.ts';
 import { abortable } from '../base/keyed-lock.ts';
-import type { Clock } from '../base/time.ts';
+import { type Clock, elapsed } from '../base/time.ts';
 import type { ContainerStore } from '../container/store.ts';
 import type { Sample__Output } from '../gen/infralet/agent/v1/Sample.ts';
 import type { Sessions } from '../sandbox/session.ts';
@@ -106,7 +106,7 @@ export class StatsKeeper implements StatsService, AsyncDisposable {
   ): Promise<T> {
     const recent = (): T | undefined => {
       const known = newest();
-      return known && this.#deps.clock.now() - known.at <= LATE * this.#deps.config.interval ? known : undefined;
+      return known && elapsed(this.#deps.clock, known.at) <= LATE * this.#deps.config.interval ? known : undefined;
     };
     // Twice: a call that was under way may have looked before the container was there.
     for (let tries = 0; tries < 2 && !recent(); tries += 1) {

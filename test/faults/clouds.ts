@@ -1,4 +1,5 @@
 /** Clouds that outlive the daemons: what exists in them, and what they do to the next calls. */
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ownerTags, type Provider } from '../../src/cloud/contract.ts';
 import type { FleetConfig } from '../../src/cloud/fleet-config.ts';
@@ -28,6 +29,8 @@ export interface Cloud extends AsyncDisposable {
   made(): number;
   inflict(call: Call, answer: Answer, times: number, seed: number): void;
   clear(): void;
+  /** What the provider remembers of its launches is gone; for when no daemon runs. */
+  loseLaunches(): Promise<void>;
 }
 
 interface Setting {
@@ -41,7 +44,7 @@ interface Setting {
 const SETTINGS = { describeEvery: '5s', terminateIdle: '100ms', retryInitial: '500ms' };
 
 export async function openEc2({ clock, stateDir, lagMs }: Setting): Promise<Cloud> {
-  const ec2 = await startFakeEc2({ now: () => clock.now(), pendingMs: 2000, lagMs });
+  const ec2 = await startFakeEc2({ now: () => clock.steady, pendingMs: 2000, lagMs });
   const { driver, config } = awsParts({ endpoint: ec2.endpoint, settings: SETTINGS }, clock);
   const { cloud } = ec2;
   const actions = {
@@ -67,6 +70,7 @@ export async function openEc2({ clock, stateDir, lagMs }: Setting): Promise<Clou
         cloud.script.push({ action: actions[call], when: answer === 'lost' ? 'after' : 'before', code, status });
       }
     },
+    loseLaunches: () => loseLaunches(stateDir),
     clear: () => {
       cloud.script.splice(0);
       // As EC2 forgets them after an hour; lists of thousands would only take time.
@@ -80,7 +84,7 @@ export async function openEc2({ clock, stateDir, lagMs }: Setting): Promise<Clou
 }
 
 export async function openGce({ clock, stateDir, lagMs }: Setting): Promise<Cloud> {
-  const gce = await startFakeGce({ now: () => clock.now(), lagMs });
+  const gce = await startFakeGce({ now: () => clock.steady, lagMs });
   const { driver, config } = gcpParts({ endpoint: gce.endpoint, settings: SETTINGS });
   const matches = {
     launch: /^POST zones\/[^/]+\/instances$/,
@@ -103,6 +107,7 @@ export async function openGce({ clock, stateDir, lagMs }: Setting): Promise<Clou
         gce.script.push({ match: matches[call], when: answer === 'lost' ? 'after' : 'before', ...reasons[answer] });
       }
     },
+    loseLaunches: () => loseLaunches(stateDir),
     clear: () => {
       gce.script.splice(0);
       gce.calls.splice(0);
@@ -112,6 +117,10 @@ export async function openGce({ clock, stateDir, lagMs }: Setting): Promise<Clou
       await gce[Symbol.asyncDispose]();
     },
   };
+}
+
+async function loseLaunches(stateDir: string): Promise<void> {
+  for (const suffix of ['', '-wal', '-shm']) await rm(join(stateDir, `launches.db${suffix}`), { force: true });
 }
 
 /** One driver for all daemons: a connection, which a dead daemon does not use any more. */

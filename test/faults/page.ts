@@ -1,18 +1,36 @@
 /** The reliability page as text, from what the matrix has yielded. Pure. */
 import { CLOUDS } from './clouds.ts';
+import { INCIDENTS, type IncidentResult } from './incidents.ts';
 import { type CellResult, SEEDS, WHENS } from './matrix.ts';
 import { ANSWERS, type Answer } from './outside.ts';
 import { ROWS, type Row } from './rows.ts';
 
 const BEGIN = '<!-- made by npm run reliability: do not edit -->';
 const END = '<!-- end -->';
+const MARKS = new RegExp(`(${BEGIN}[^]*?${END})`);
 
 /** The page with its tables made anew; what people wrote around them stays. */
-export function reliabilityPage(page: string, results: readonly CellResult[]): string {
-  const begin = page.indexOf(BEGIN);
-  const end = page.indexOf(END);
-  if (begin < 0 || end < begin) throw new Error('docs/reliability.md has lost the marks around its table');
-  return `${page.slice(0, begin + BEGIN.length)}\n\n${matrixTable(results)}\n\n${page.slice(end)}`;
+export function reliabilityPage(
+  page: string,
+  results: readonly CellResult[],
+  incidents: readonly IncidentResult[],
+): string {
+  const parts = page.split(MARKS);
+  if (parts.length !== 5) throw new Error('docs/reliability.md has lost the marks around its tables');
+  return parts
+    .with(1, `${BEGIN}\n\n${matrixTable(results)}\n\n${END}`)
+    .with(3, `${BEGIN}\n\n${incidentTable(incidents)}\n\n${END}`)
+    .join('');
+}
+
+function incidentTable(incidents: readonly IncidentResult[]): string {
+  const lines = INCIDENTS.map(({ name, because }) => {
+    const outcomes = new Set(incidents.filter((each) => each.name === name).map(({ outcome }) => outcome));
+    return [name, [...outcomes].join(' or '), because];
+  });
+  return [['what happens', 'the pod', 'because'], ['---', '---', '---'], ...lines]
+    .map((cells) => `| ${cells.join(' | ')} |`)
+    .join('\n');
 }
 
 function matrixTable(results: readonly CellResult[]): string {

@@ -28,8 +28,24 @@ export interface Cell {
 /** In memory where that is possible: a killed process loses nothing that it wrote, and syncing to a disk takes most of the time. */
 const DIRECTORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 
+/** Something that happens to a node whose pods run. */
+export interface Incident {
+  readonly name: string;
+  readonly strike: (scene: Scene) => Promise<void>;
+}
+
+export interface Scene {
+  /** Of the pod that it happens to. */
+  readonly sandbox: string;
+  readonly clock: VirtualClock;
+  readonly guests: World['guests'];
+  readonly signal: AbortSignal;
+  /** The daemon is killed and another one starts, perhaps without the files of the first. */
+  readonly crash: (lose?: 'journal' | 'all') => Promise<void>;
+}
+
 /** Virtual time after which what should be so is not; milliseconds. */
-const PATIENCE_MS = 30 * 60_000;
+const PATIENCE_MS = 3 * 3600_000;
 
 export class Site implements AsyncDisposable {
   readonly clock: VirtualClock;
@@ -131,7 +147,7 @@ export class Site implements AsyncDisposable {
       throw new Error(`${where}: the daemon never came to it`);
     });
     await Promise.race([this.#killSwitch.killed, struck]);
-    await this.#restart();
+    await this.clock.hold(() => this.#restart());
     await Promise.all(kubelets.map((each) => wish(each, this.#daemon)));
     await this.#exactly(1 + (running ? count : 0), where);
     // Not even for a while: the tokens see to it, not the sweeper.
@@ -145,11 +161,48 @@ export class Site implements AsyncDisposable {
     this.#outside.clear();
   }
 
+  /** What happens to a pod that runs: whether it goes on in its machine, or is made anew by a kubelet. */
+  async suffer({ name, strike }: Incident): Promise<'goes on' | 'made anew'> {
+    return await this.clock.run(this.#suffer(name, strike));
+  }
+
+  async #suffer(name: string, strike: Incident['strike']): Promise<'goes on' | 'made anew'> {
+    const signal = this.#patience(name);
+    this.#pods += 1;
+    const kubelet = new Kubelet(`pod-${this.#pods}`, this.clock, signal);
+    const before = await kubelet.run(this.#daemon);
+    const machine = this.#machineOf(before);
+    // It runs for a while, and what comes of it has the time to show.
+    await this.clock.sleep(60_000, signal);
+    await strike({
+      sandbox: before,
+      clock: this.clock,
+      guests: this.#world.guests,
+      signal,
+      crash: (lose) => this.clock.hold(() => this.#restart(lose)),
+    });
+    await this.clock.sleep(60_000, signal);
+    const after = await kubelet.run(this.#daemon);
+    await this.#exactly(2, name);
+    const same = after === before && this.#machineOf(after) === machine;
+    // What came of it must work on: another pod comes and goes.
+    const next = new Kubelet(`pod-${this.#pods}-next`, this.clock, signal);
+    await next.run(this.#daemon);
+    await this.#exactly(3, `${name}, another pod`);
+    for (const each of [next, kubelet]) await each.end(this.#daemon, true);
+    await this.#exactly(1, `${name}, removed`);
+    this.#cloud?.clear();
+    return same ? 'goes on' : 'made anew';
+  }
+
   /** The dead daemon's connections break, its files close, and another one starts. */
-  async #restart(): Promise<void> {
+  async #restart(lose?: 'journal' | 'all'): Promise<void> {
     const dead = this.#daemon;
+    this.#killSwitch.dead = true;
     await this.#world.guests.hangUp();
     dead.journal[Symbol.dispose]();
+    if (lose) await this.#world.loseJournal();
+    if (lose === 'all') await this.#cloud?.loseLaunches();
     this.#killSwitch = this.#newSwitch();
     this.#daemon = this.#world.start(this.#killSwitch);
   }

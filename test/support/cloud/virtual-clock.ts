@@ -13,6 +13,7 @@ const QUIET_TURNS = 5;
 
 export class VirtualClock implements Clock {
   #now: number;
+  #offset = 0;
   #order = 0;
   #activity = 0;
   readonly #sleepers = new Set<Sleeper>();
@@ -23,7 +24,17 @@ export class VirtualClock implements Clock {
   }
 
   now(): number {
+    return this.#now + this.#offset;
+  }
+
+  /** The time of everybody else, which no jump of this clock changes. */
+  get steady(): number {
     return this.#now;
+  }
+
+  /** Sets the clock, as an administrator or NTP does: who sleeps does not wake any sooner or later. */
+  jump(ms: number): void {
+    this.#offset += ms;
   }
 
   async sleep(ms: number, signal: AbortSignal): Promise<void> {
