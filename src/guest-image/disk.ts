@@ -9,7 +9,7 @@ import { run } from '../base/process.ts';
 import { type BuildOptions, buildGuestImage, cacheDirectory } from './build.ts';
 import { digestUuid } from './digest.ts';
 import { BOOT_FILES, type DiskLayout, layOut, SECTOR, sfdiskScript } from './disk-layout.ts';
-import { DISK_DIRECTORY, type GuestManifest } from './manifest.ts';
+import { DISK_DIRECTORY, type GuestManifest, readGuestManifest } from './manifest.ts';
 import { unpackPackages } from './packages.ts';
 import { staging } from './publish.ts';
 import { RECIPE_DIR, readRecipe } from './recipe.ts';
@@ -42,16 +42,22 @@ export interface DiskResult {
 /** @param out default: with the image, where it is kept until the image is built anew. */
 export async function buildDisk(options: BuildOptions, out?: string): Promise<DiskResult> {
   const { signal, onProgress } = options;
-  const { manifest, cached: same } = await buildGuestImage(options);
-  const directory = resolve(options.directory);
-  const kept = join(directory, DISK_DIRECTORY, DISK_FILE);
-  const cached = same && (await exists(kept));
-  if (!cached) await makeDisk(manifest, directory, kept, options);
-  const { size } = await stat(kept);
-  if (out === undefined) return { file: kept, size, manifest, cached };
+  await buildGuestImage(options);
+  const result = await diskOf(options);
+  if (out === undefined) return result;
   onProgress(`copying the disk to ${out}`);
-  await copySparse(kept, out, signal);
-  return { file: resolve(out), size, manifest, cached };
+  await copySparse(result.file, out, signal);
+  return { ...result, file: resolve(out) };
+}
+
+/** The disk of the image that is in the directory, made unless it is there: it goes when the image is replaced. */
+export async function diskOf(options: Omit<BuildOptions, 'force'>): Promise<DiskResult> {
+  const directory = resolve(options.directory);
+  const manifest = await readGuestManifest(directory);
+  const file = join(directory, DISK_DIRECTORY, DISK_FILE);
+  const cached = await exists(file);
+  if (!cached) await makeDisk(manifest, directory, file, options);
+  return { file, size: (await stat(file)).size, manifest, cached };
 }
 
 async function exists(path: string): Promise<boolean> {

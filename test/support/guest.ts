@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { hasErrno } from '../../src/base/errors.ts';
 import { buildGuestImage } from '../../src/guest-image/build.ts';
+import { diskOf } from '../../src/guest-image/disk.ts';
 
 const CACHE = fileURLToPath(new URL('../../.cache', import.meta.url));
 /** Names an image to be taken as it is, for work on other parts while the image's sources change. */
@@ -19,6 +20,16 @@ let image: Promise<string> | undefined;
 export async function guestImage(): Promise<string> {
   image ??= find();
   return await image;
+}
+
+/** The same image as one disk for clouds. */
+export async function guestDisk(): Promise<string> {
+  const { file } = await diskOf({
+    directory: await guestImage(),
+    onProgress: () => undefined,
+    signal: AbortSignal.timeout(GUEST_IMAGE_TIMEOUT_MS),
+  });
+  return file;
 }
 
 async function find(): Promise<string> {

@@ -54,18 +54,19 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
     return { instancesSet: instances.map(({ id }) => ({ instanceId: id })) };
   },
 
-  StopInstances: (cloud, params) => {
-    for (const entry of cloud.known(params.values('InstanceId'))) entry.stopped = true;
+  StopInstances: async (cloud, params) => {
+    for (const entry of cloud.known(params.values('InstanceId'))) await cloud.stop(entry);
     return { instancesSet: [] };
   },
-  StartInstances: (cloud, params) => {
-    for (const entry of cloud.known(params.values('InstanceId'))) entry.stopped = false;
+  StartInstances: async (cloud, params) => {
+    for (const entry of cloud.known(params.values('InstanceId'))) await cloud.start(entry);
     return { instancesSet: [] };
   },
 
-  GetConsoleOutput: (cloud, params) => {
+  GetConsoleOutput: async (cloud, params) => {
     const [instance] = cloud.known([required(params, 'InstanceId')]);
-    return { instanceId: instance?.id, output: Buffer.from(instance?.console ?? '').toString('base64') };
+    const output = instance ? await cloud.console(instance) : '';
+    return { instanceId: instance?.id, output: Buffer.from(output).toString('base64') };
   },
 
   DescribeSubnets: (cloud) => ({

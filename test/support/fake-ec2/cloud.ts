@@ -30,10 +30,15 @@ export interface FakeInstance {
   console: string;
 }
 
-/** What a machine really is: nothing, a process, a virtual machine. */
+/** What a machine really is: nothing, or a virtual machine (test/support/cloud/qemu-cloud.ts). */
 export interface LaunchBackend {
-  start(instance: FakeInstance): Promise<void>;
-  stop(instance: FakeInstance): Promise<void>;
+  /** Switches the machine on, the first time or again. `onOff`: it went off by itself. */
+  start(instance: FakeInstance, onOff: () => void): Promise<void>;
+  /** Switches it off; its disk stays. */
+  halt(instance: FakeInstance): Promise<void>;
+  /** Ends it for good. */
+  remove(instance: FakeInstance): Promise<void>;
+  console(instance: FakeInstance): Promise<string>;
 }
 
 export class Ec2Fault extends Error {
@@ -120,8 +125,30 @@ export class FakeCloud {
     const made = Array.from({ length: Math.min(left, request.max) }, () => this.#make(request));
     this.capacity.set(place, left - made.length);
     this.#tokens.set(request.token, { params, ids: made.map(({ id }) => id) });
-    for (const instance of made) await this.options.backend?.start(instance);
+    for (const instance of made) await this.#switchOn(instance);
     return made;
+  }
+
+  async #switchOn(instance: FakeInstance): Promise<void> {
+    await this.options.backend?.start(instance, () => {
+      if (instance.request['InstanceInitiatedShutdownBehavior'] !== 'terminate') instance.stopped = true;
+      else void this.end(instance, 'Client.InstanceInitiatedShutdown', 'Instance initiated shutdown');
+    });
+  }
+
+  async stop(instance: FakeInstance): Promise<void> {
+    instance.stopped = true;
+    await this.options.backend?.halt(instance);
+  }
+
+  async start(instance: FakeInstance): Promise<void> {
+    if (!instance.stopped) return;
+    instance.stopped = false;
+    await this.#switchOn(instance);
+  }
+
+  async console(instance: FakeInstance): Promise<string> {
+    return (await this.options.backend?.console(instance)) ?? instance.console;
   }
 
   #make({ token, type, zone, market, userData, tags, request }: RunRequest): FakeInstance {
@@ -181,6 +208,6 @@ export class FakeCloud {
   async end(instance: FakeInstance, code: string, message: string): Promise<void> {
     if (instance.ended) return;
     instance.ended = { at: this.options.now(), code, message };
-    await this.options.backend?.stop(instance);
+    await this.options.backend?.remove(instance);
   }
 }

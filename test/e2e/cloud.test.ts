@@ -1,0 +1,87 @@
+/**
+ * The whole way on one host: a daemon with the AWS provider, the API of a fake EC2, machines that boot the cloud disk, user
+ * data from IMDSv2, enrolment, the pod's network over VXLAN, a container, and the end of it all.
+ */
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { until } from '../../src/base/time.ts';
+import { QemuCloud } from '../support/cloud/qemu-cloud.ts';
+import { subnetOf } from '../support/fake-ec2/actions.ts';
+import { type FakeEc2, startFakeEc2 } from '../support/fake-ec2/server.ts';
+import { TestNode } from '../support/node.ts';
+import { TestPod } from '../support/pods.ts';
+
+const stack = new AsyncDisposableStack();
+let machines: QemuCloud;
+let ec2: FakeEc2;
+let node: TestNode;
+
+beforeAll(async () => {
+  vi.stubEnv('AWS_ACCESS_KEY_ID', 'test');
+  vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test');
+  machines = stack.use(await QemuCloud.open());
+  ec2 = stack.use(await startFakeEc2({ backend: machines }));
+  node = stack.use(
+    await TestNode.start({
+      settings: {
+        provider: 'aws',
+        providers: {
+          aws: {
+            region: 'us-east-1',
+            endpoint: ec2.endpoint,
+            imageId: 'ami-0123456789abcdef0',
+            subnets: ['z-1a', 'z-1b'].map(subnetOf),
+            securityGroups: ['sg-0123'],
+          },
+        },
+      },
+    }),
+  );
+});
+afterAll(async () => {
+  await stack.disposeAsync();
+  vi.unstubAllEnvs();
+});
+
+test('a pod on a machine of EC2, from the API to its last byte', async () => {
+  const pod = await TestPod.run(node).catch(async (error: unknown) => {
+    const consoles = await Promise.all(ec2.cloud.alive.map((entry) => ec2.cloud.console(entry)));
+    throw new Error(`${consoles.join('\n')}\n${(await node.daemonLog()).slice(-6000)}`, { cause: error });
+  });
+  const [instance] = ec2.cloud.alive;
+  if (!instance) throw new Error('no instance runs');
+  // What a machine is told, it is told under a token.
+  expect(machines.lan.metadata.requests).toEqual(
+    expect.arrayContaining(['PUT /latest/api/token 200', 'GET /latest/user-data 200']),
+  );
+  // What goes wrong while a machine starts shows on its console, and nothing does.
+  expect(await ec2.cloud.console(instance)).not.toMatch(/^(infralet: |ip: |sh: |\S+: line \d+)/m);
+
+  const app = await pod.start('echo hello from the cloud; exec httpd -f -p 8090 -h /');
+  await app.logged('hello from the cloud');
+  expect(await app.sh('cat /proc/sys/kernel/hostname; uname -r')).toContain('cloud-amd64');
+  const ip = await pod.ip();
+  expect(await app.sh('ip -4 -o addr show eth0')).toContain(`${ip}/`);
+  // The pod's network: from the node to the pod, and from the pod to the node's bridge.
+  const answer = await fetch(`http://${ip}:8090/etc/hostname`, { signal: AbortSignal.timeout(30_000) });
+  expect(answer.status).toBe(200);
+  expect(
+    await app.sh('ping -c1 -W5 $(ip route | sed -n "s/default via \\([^ ]*\\).*/\\1/p") >/dev/null && echo ok'),
+  ).toBe('ok');
+  // The metadata service is the machine's, not the pod's.
+  const before = machines.lan.metadata.requests.length;
+  expect(await app.sh('wget -q -T 3 -O - http://169.254.169.254/latest/api/token || echo unreachable')).toBe(
+    'unreachable',
+  );
+  expect(machines.lan.metadata.requests.length).toBe(before);
+  // The scratch area has taken what the volume is larger than the image.
+  const gib = Number(instance.request['BlockDeviceMapping.1.Ebs.VolumeSize']);
+  const kib = Number(await app.sh("df -k / | awk 'NR==2 { print $2 }'"));
+  expect(kib).toBeGreaterThan((gib - 1) * 2 ** 20);
+
+  expect(machines.running).toHaveLength(1);
+  await pod.remove();
+  await until(() => (ec2.cloud.alive.length === 0 && machines.running.length === 0 ? true : undefined), {
+    everyMs: 50,
+    signal: AbortSignal.timeout(30_000),
+  });
+});

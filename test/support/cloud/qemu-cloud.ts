@@ -1,0 +1,119 @@
+/** Machines of a test cloud as real ones: QEMU boots the cloud disk as EC2 or Compute Engine would. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { run } from '../../../src/base/process.ts';
+import type { FakeInstance, LaunchBackend } from '../fake-ec2/cloud.ts';
+import { guestDisk, guestImage } from '../guest.ts';
+import type { MetadataMachine } from '../metadata-service.ts';
+import { CloudLan } from './lan.ts';
+
+const MEMORY_MIB = 1024;
+
+interface Machine {
+  readonly disk: string;
+  readonly console: string;
+  process: ChildProcess | undefined;
+}
+
+/** Behind a fake EC2: disks are NVMe devices, user data comes from IMDSv2. */
+export class QemuCloud implements LaunchBackend, AsyncDisposable {
+  readonly lan: CloudLan;
+  readonly #directory: string;
+  readonly #image: string;
+  readonly #known: Map<string, MetadataMachine>;
+  readonly #machines = new Map<string, Machine>();
+
+  private constructor(lan: CloudLan, directory: string, image: string, known: Map<string, MetadataMachine>) {
+    this.lan = lan;
+    this.#directory = directory;
+    this.#image = image;
+    this.#known = known;
+  }
+
+  static async open(): Promise<QemuCloud> {
+    const image = await guestDisk();
+    const directory = await mkdtemp(join(tmpdir(), 'infralet-cloud-'));
+    const known = new Map<string, MetadataMachine>();
+    const busybox = join(await guestImage(), 'share', 'usr', 'bin', 'busybox');
+    const machine = (address: string) => known.get(address);
+    const lan = await CloudLan.open({ cloud: 'ec2', directory, busybox, machine });
+    return new QemuCloud(lan, directory, image, known);
+  }
+
+  async start(instance: FakeInstance, onOff: () => void): Promise<void> {
+    const { id, address, request } = instance;
+    const { device, mac } = await this.lan.tap(address);
+    this.#known.set(address, { id, userData: Buffer.from(instance.userData, 'base64').toString() });
+    let machine = this.#machines.get(id);
+    if (!machine) {
+      machine = { disk: join(this.#directory, `${id}.qcow2`), console: join(this.#directory, id), process: undefined };
+      this.#machines.set(id, machine);
+      const gib = Number(request['BlockDeviceMapping.1.Ebs.VolumeSize']);
+      const signal = AbortSignal.timeout(20_000);
+      const backing = ['-b', this.#image, '-F', 'raw', machine.disk, `${gib}G`];
+      await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing], { signal, timeoutMs: 20_000 });
+    }
+    const child = spawn('qemu-system-x86_64', qemuArguments(machine, device, mac), { stdio: 'ignore' });
+    machine.process = child;
+    const reap = (): void => void child.kill('SIGKILL');
+    process.once('exit', reap);
+    child.once('exit', () => {
+      process.off('exit', reap);
+      if (machine.process !== child) return;
+      machine.process = undefined;
+      onOff();
+    });
+    await once(child, 'spawn');
+  }
+
+  async halt({ id }: FakeInstance): Promise<void> {
+    const machine = this.#machines.get(id);
+    const child = machine?.process;
+    if (!machine || !child) return;
+    machine.process = undefined;
+    const gone = once(child, 'exit');
+    child.kill('SIGKILL');
+    await gone;
+  }
+
+  async remove(instance: FakeInstance): Promise<void> {
+    await this.halt(instance);
+    this.#known.delete(instance.address);
+    const machine = this.#machines.get(instance.id);
+    if (machine) await rm(machine.disk, { force: true });
+  }
+
+  async console({ id }: FakeInstance): Promise<string> {
+    return await readFile(join(this.#directory, id), 'utf8').catch(() => '');
+  }
+
+  /** Process ids of the machines that run. */
+  get running(): readonly number[] {
+    return [...this.#machines.values()].flatMap(({ process: child }) => child?.pid ?? []);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const machine of this.#machines.values()) {
+      const child = machine.process;
+      machine.process = undefined;
+      if (child?.kill('SIGKILL')) await once(child, 'exit');
+    }
+    await this.lan[Symbol.asyncDispose]();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}
+
+function qemuArguments({ disk, console }: Machine, device: string, mac: string): readonly string[] {
+  return [
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-M', 'q35'],
+    ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', `${MEMORY_MIB}M`],
+    ...['-chardev', `file,id=console,path=${console},append=on`, '-serial', 'chardev:console'],
+    ...['-drive', `if=none,id=root,file=${disk},format=qcow2,cache=unsafe,discard=unmap`],
+    ...['-device', 'nvme,drive=root,serial=vol0123456789abcdef', '-device', 'virtio-rng-pci'],
+    ...['-netdev', `tap,id=net,ifname=${device},script=no,downscript=no`],
+    ...['-device', `virtio-net-pci,netdev=net,mac=${mac},romfile=`],
+  ];
+}
