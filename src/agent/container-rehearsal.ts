@@ -23,11 +23,15 @@ const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG_TYPE = 'application/vnd.oci.image.config.v1+json';
 const LAYER_TYPE = 'application/vnd.oci.image.layer.v1.tar';
 
+/** Has containerd's connections to its registry answered by `onConnection`, until it is disposed of. */
+export type AcceptImages = (onConnection: (socket: Socket) => void) => Promise<AsyncDisposable>;
+
 /** Pulls, creates, starts, looks at, uses, stops and removes a container in the template's sandbox. */
 export async function rehearseContainer(
   sandboxId: string,
   containerd: Containerd,
-  options: AgentOptions,
+  options: Pick<AgentOptions, 'roots'>,
+  accept: AcceptImages,
 ): Promise<void> {
   const image = makeImage(readFileSync(PROGRAM));
   const call = async (service: 'Runtime' | 'Image', rpc: string, request: Buffer): Promise<Buffer> => {
@@ -39,7 +43,7 @@ export async function rehearseContainer(
       AbortSignal.timeout(CALL_MS),
     );
   };
-  const registry = await serve(image.blobs, options.images);
+  const registry = await accept((socket) => serve(socket, image.blobs));
   let reference = '';
   let containerId = '';
   try {
@@ -105,23 +109,31 @@ function tar(name: string, data: Buffer): Buffer {
   return Buffer.concat([header, data, padding, Buffer.alloc(2 * TAR_BLOCK)]);
 }
 
-/** A registry of these blobs on the port where the node's is in a clone. As little HTTP as containerd needs. */
-async function serve(
-  blobs: ReadonlyMap<string, Blob>,
-  { host, port }: { readonly host: string; readonly port: number },
-): Promise<AsyncDisposable> {
+/** A registry of these blobs. As little HTTP as containerd needs. */
+function serve(socket: Socket, blobs: ReadonlyMap<string, Blob>): void {
+  let head = '';
+  socket.on('error', () => undefined);
+  socket.on('data', (data) => {
+    head += data.toString('latin1');
+    for (let end = head.indexOf('\r\n\r\n'); end >= 0; end = head.indexOf('\r\n\r\n')) {
+      answer(socket, head, blobs);
+      head = head.slice(end + 4);
+    }
+  });
+  socket.resume();
+}
+
+/** For a template: on the port where the node's registry is in a clone. */
+export function listenForImages({ host, port }: AgentOptions['images']): AcceptImages {
+  return async (onConnection) => await listen(host, port, onConnection);
+}
+
+async function listen(host: string, port: number, onConnection: (socket: Socket) => void): Promise<AsyncDisposable> {
   const open = new Set<Socket>();
   const server = createServer((socket) => {
     open.add(socket);
-    socket.on('error', () => undefined).on('close', () => open.delete(socket));
-    let head = '';
-    socket.on('data', (data) => {
-      head += data.toString('latin1');
-      for (let end = head.indexOf('\r\n\r\n'); end >= 0; end = head.indexOf('\r\n\r\n')) {
-        answer(socket, head, blobs);
-        head = head.slice(end + 4);
-      }
-    });
+    socket.on('close', () => open.delete(socket));
+    onConnection(socket);
   });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject).listen(port, host, resolve);

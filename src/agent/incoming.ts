@@ -26,6 +26,8 @@ export class IncomingQueue implements Disposable {
   readonly #log: Logger;
   readonly #pending = new Map<string, Pending>();
   readonly #announcers = new Map<string, Announcer>();
+  /** Who takes a service's connections instead of the daemon. */
+  readonly #diverted = new Map<string, (socket: Socket) => void>();
   #last = 0;
 
   constructor(log: Logger) {
@@ -67,6 +69,22 @@ export class IncomingQueue implements Disposable {
     for (const [id, pending] of this.#pending) if (pending.service === service) call.write({ id });
   }
 
+  /** Hands a service's connections to `onConnection`, paused, until it is disposed of: then they end. */
+  divert(service: string, onConnection: (socket: Socket) => void): Disposable {
+    const open = new Set<Socket>();
+    this.#diverted.set(service, (socket) => {
+      open.add(socket);
+      socket.once('close', () => open.delete(socket));
+      onConnection(socket);
+    });
+    return {
+      [Symbol.dispose]: () => {
+        this.#diverted.delete(service);
+        for (const socket of open) socket.destroy();
+      },
+    };
+  }
+
   /** The connection of that number, paused; each can be taken once. */
   take(id: string): Socket {
     const pending = this.#pending.get(id);
@@ -76,6 +94,11 @@ export class IncomingQueue implements Disposable {
   }
 
   #accept(service: string, socket: Socket): void {
+    const diverted = this.#diverted.get(service);
+    if (diverted) {
+      diverted(socket);
+      return;
+    }
     if (this.#pending.size >= LIMITS.incomingPending) {
       this.#log.warn('a connection to the node is refused: too many wait', { limit: LIMITS.incomingPending });
       socket.destroy();

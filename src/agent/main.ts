@@ -6,7 +6,8 @@ import { errorMessage, hasErrno } from '../base/errors.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { cloudUserData } from './cloud-user-data.ts';
-import { connectContainerd, noteContainerd } from './containerd.ts';
+import { rehearseContainer } from './container-rehearsal.ts';
+import { type Containerd, connectContainerd, noteContainerd } from './containerd.ts';
 import { Door } from './door.ts';
 import { EventHub } from './events.ts';
 import { Identity } from './identity.ts';
@@ -16,6 +17,7 @@ import { type Listener, listen } from './listener.ts';
 import { createAgentLog, RefusalLog } from './log.ts';
 import { Logs } from './logs.ts';
 import { type AgentOptions, parseOptions } from './options.ts';
+import { awaitPod, templateSandbox } from './pod-sandbox.ts';
 import { loadService, VERSION } from './proto.ts';
 import { refresh } from './refresh.ts';
 import { Relay } from './relay.ts';
@@ -56,6 +58,8 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   const incoming = new IncomingQueue(log);
   const shares = new Shares(options, incoming);
   let listener: Listener | undefined;
+  const rehearsal = Promise.withResolvers<void>();
+  let rehearses = false;
   const server = createServer(
     {
       options,
@@ -72,6 +76,11 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       shares,
       phases,
       logs: new Logs(options, log),
+      rehearse: async () => {
+        if (!rehearses) rehearsal.resolve(rehearsePod(containerd, incoming, options));
+        rehearses = true;
+        await rehearsal.promise;
+      },
       onCredentials: (credentials) => listener?.use(credentials),
       signal: ending.signal,
     },
@@ -112,6 +121,17 @@ async function askCloud(options: AgentOptions, log: Logger, signal: AbortSignal)
     await powerOff(options, log);
     throw error;
   }
+}
+
+/** The connections of containerd to the node's registry are the rehearsal's meanwhile: there is no pod that could miss them. */
+async function rehearsePod(containerd: Containerd, incoming: IncomingQueue, options: AgentOptions): Promise<void> {
+  const id = templateSandbox(options);
+  if (id === '') return;
+  await rehearseContainer(id, containerd, options, async (onConnection) => {
+    const diversion = incoming.divert('images', onConnection);
+    return { [Symbol.asyncDispose]: async () => diversion[Symbol.dispose]() };
+  });
+  await awaitPod(options);
 }
 
 /** No certificate is valid in 1970: a clock that is behind its own user data is moved up to it. */

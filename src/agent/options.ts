@@ -108,6 +108,8 @@ export interface AgentOptions {
   readonly keepLogCommand: string;
   /** Sets clock and randomness (agent/refresh.ts); empty: `dateCommand` and `entropyFile` do what they can. */
   readonly refreshCommand: string;
+  /** Gives the pod sandbox of a template to a pod (agent/pod-sandbox.ts); empty: a shell does. */
+  readonly podSetupCommand: string;
   /** Programs, found in PATH unless absolute. */
   readonly dateCommand: string;
   /** iproute2's `ip`: busybox's makes no tunnels. */
@@ -173,6 +175,7 @@ export function parseOptions(argv: readonly string[]): AgentOptions {
     refreshCommand: moved || values.date !== undefined ? '' : '/usr/lib/infralet/refresh',
     ipCommand: moved ? 'ip' : '/usr/lib/infralet/ip',
     nftCommand: 'nft',
+    podSetupCommand: moved ? '' : '/usr/lib/infralet/set-up-pod',
     dateCommand: values.date ?? (moved ? 'true' : 'date'),
     mountCommand: moved ? 'true' : 'mount',
     powerOffCommand: values['power-off'] ?? (moved ? 'true' : 'poweroff'),

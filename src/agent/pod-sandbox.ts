@@ -3,12 +3,14 @@
  * programs; so it is made once, by nobody's name, and each clone only gives it its pod's hostname, DNS and network. What
  * containerd takes from a sandbox for its containers beyond that comes from the requests of the node.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
-import type { Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import { promisify } from 'node:util';
 import { errorMessage, hasErrno, InfraletError } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
 import type { PodSandbox__Output } from '../gen/infralet/agent/v1/PodSandbox.ts';
@@ -23,6 +25,7 @@ import type { Logger } from '../telemetry/log.ts';
 import { checkNic, HOSTNAME } from './configure.ts';
 import type { Containerd } from './containerd.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
+import { outcomes, setUpLink } from './rtnetlink.ts';
 import { firstText, type PodFacts, runPodSandboxRequest } from './wire.ts';
 
 /** Where the id is kept: the agent may be started again between the template and the pod. */
@@ -52,9 +55,8 @@ export async function makeTemplateSandbox(containerd: Containerd, options: Agent
   try {
     writeFileSync(conflist, JSON.stringify({ cniVersion: '1.0.0', name: 'template', plugins }));
     const id = await run(containerd);
-    await inSandbox(id, options, [['ip', 'link', 'set', NIC, 'down']]);
-    waiting.push(enter(join(options.cgroupDir, GUEST_CGROUP_PARENT, id)));
     writeFileSync(join(options.stateDir, ID_FILE), id);
+    await awaitPod(options);
     return id;
   } catch (error) {
     rmSync(conflist, { force: true });
@@ -79,30 +81,18 @@ async function run(containerd: Containerd): Promise<string> {
 
 /** Gives the template's sandbox to the pod. Its id; empty when there is none. May be repeated. */
 export async function takeSandbox(pod: PodSandbox__Output, options: AgentOptions): Promise<string> {
-  const id = sandboxId(options);
+  const id = templateSandbox(options);
   if (id === '') return '';
   check(pod);
   const files = join(options.sandboxesDir, id);
   writeFileSync(join(files, 'hostname'), `${pod.hostname}\n`);
   writeFileSync(join(files, 'resolv.conf'), pod.resolvConf);
-  await inSandbox(id, options, [
-    ['hostname', pod.hostname],
-    // Down, so that the addresses that follow from the hardware address are made anew.
-    ['ip', 'link', 'set', NIC, 'down'],
-    ['ip', 'addr', 'flush', 'dev', NIC],
-    ['ip', 'link', 'set', NIC, 'address', pod.mac, 'mtu', String(pod.mtu)],
-    ...pod.addresses.map(({ address }) => ['ip', 'addr', 'add', address, 'dev', NIC]),
-    ['ip', 'link', 'set', NIC, 'up'],
-    ...pod.routes.map(({ destination, gateway }) => [
-      ...['ip', gateway.includes(':') || destination.includes(':') ? '-6' : '-4', 'route', 'replace', destination],
-      ...(gateway === '' ? [] : ['via', gateway]),
-      ...['dev', NIC],
-    ]),
-  ]);
+  if (!(await setUpByProgram(pod))) await setUpByShell(id, pod, options);
   return id;
 }
 
-function sandboxId({ stateDir }: AgentOptions): string {
+/** Of the sandbox that the template was frozen with; empty when there is none. */
+export function templateSandbox({ stateDir }: AgentOptions): string {
   try {
     return readFileSync(join(stateDir, ID_FILE), 'utf8');
   } catch (error) {
@@ -129,11 +119,77 @@ function checkPrefix(text: string): void {
   if (isIP(address) === 0 || Number(bits) > 128) throw wrong(`${JSON.stringify(text.slice(0, 64))} is no prefix`);
 }
 
+/** A program in the sandbox that waits for what a pod needs; a template starts it for its clones. */
+interface Waiting {
+  readonly stdin: Writable;
+  readonly answers: Promise<Buffer>;
+  readonly ended: Promise<unknown[]>;
+  /** Of the pod's interface. */
+  readonly index: number;
+}
+
+let waiting: Waiting | undefined;
+
+const execute = promisify(execFile);
+
+/**
+ * In a template: makes the sandbox as nobody's again, its interface down and with the placeholder only, and starts the
+ * program that gives it to the next pod. Starting one costs an emulated machine as much as all that follows.
+ */
+export async function awaitPod(options: AgentOptions): Promise<void> {
+  const id = templateSandbox(options);
+  if (id === '' || options.podSetupCommand === '') return;
+  await inSandbox(id, options, [
+    ['ip', 'link', 'set', NIC, 'down'],
+    ['ip', 'addr', 'flush', 'dev', NIC],
+    ['ip', 'addr', 'add', PLACEHOLDER, 'dev', NIC],
+  ]);
+  const { stdout } = await execute('nsenter', [...entry(id, options), 'ip', '-o', 'link', 'show', 'dev', NIC]);
+  const index = Number(/^(\d+):/.exec(stdout)?.[1]);
+  if (!Number.isSafeInteger(index)) return;
+  const child = spawn('nsenter', [...entry(id, options), options.podSetupCommand], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  waiting = { ...ending(child), answers: all(child.stdout), index };
+}
+
+/** False when nothing waits, or the kernel did not like a message: what to do then says why. */
+async function setUpByProgram(pod: PodSandbox__Output): Promise<boolean> {
+  if (!waiting) return false;
+  const { stdin, answers, ended, index } = waiting;
+  waiting = undefined;
+  const { bytes, count } = setUpLink({ ...pod, index, placeholder: PLACEHOLDER });
+  const name = Buffer.from(pod.hostname);
+  const lengths = Buffer.alloc(8);
+  lengths.writeUInt32LE(name.length, 0);
+  lengths.writeUInt32LE(bytes.length, 4);
+  stdin.end(Buffer.concat([lengths, name, bytes]));
+  const [code] = await ended;
+  const done = outcomes(await answers).filter((outcome) => outcome === 0);
+  return code === 0 && done.length === count;
+}
+
+async function setUpByShell(id: string, pod: PodSandbox__Output, options: AgentOptions): Promise<void> {
+  await inSandbox(id, options, [
+    ['hostname', pod.hostname],
+    // Down, so that the addresses that follow from the hardware address are made anew.
+    ['ip', 'link', 'set', NIC, 'down'],
+    ['ip', 'addr', 'flush', 'dev', NIC],
+    ['ip', 'link', 'set', NIC, 'address', pod.mac, 'mtu', String(pod.mtu)],
+    ...pod.addresses.map(({ address }) => ['ip', 'addr', 'add', address, 'dev', NIC]),
+    ['ip', 'link', 'set', NIC, 'up'],
+    ...pod.routes.map(({ destination, gateway }) => [
+      ...['ip', gateway.includes(':') || destination.includes(':') ? '-6' : '-4', 'route', 'replace', destination],
+      ...(gateway === '' ? [] : ['via', gateway]),
+      ...['dev', NIC],
+    ]),
+  ]);
+}
+
 /** Runs commands one after the other in the UTS and network namespaces of the sandbox; each word is checked before. */
 async function inSandbox(id: string, options: AgentOptions, commands: readonly (readonly string[])[]): Promise<void> {
-  const group = join(options.cgroupDir, GUEST_CGROUP_PARENT, id);
-  const shell = waiting.shift() ?? enter(group);
-  const { stdin, ended } = shell;
+  const child = spawn('nsenter', [...entry(id, options), '/bin/sh'], { stdio: ['pipe', 'ignore', 'ignore'] });
+  const { stdin, ended } = ending(child);
   stdin.end(['set -e', ...commands.map((words) => words.join(' '))].join('\n'));
   const [code, signal]: unknown[] = await ended;
   if (code === 0) return;
@@ -143,17 +199,23 @@ async function inSandbox(id: string, options: AgentOptions, commands: readonly (
   );
 }
 
-/** Shells in the sandbox that wait for their commands; a template starts one for its clones. */
-const waiting: { readonly stdin: Writable; readonly ended: Promise<unknown[]> }[] = [];
-
-function enter(group: string): (typeof waiting)[number] {
-  const [pid] = pids(group);
-  if (pid === undefined) throw new InfraletError('FAILED_PRECONDITION', 'the sandbox of the template does not run');
-  const child = spawn('nsenter', ['-t', pid, '-u', '-n', '/bin/sh'], { stdio: ['pipe', 'ignore', 'ignore'] });
+function ending(child: ChildProcess & { readonly stdin: Writable }): Pick<Waiting, 'stdin' | 'ended'> {
   child.stdin.on('error', () => undefined);
   const ended = once(child, 'exit');
   ended.catch(() => undefined);
   return { stdin: child.stdin, ended };
+}
+
+/** Never rejects. */
+async function all(stream: Readable): Promise<Buffer> {
+  return await buffer(stream).catch(() => Buffer.alloc(0));
+}
+
+/** Words for nsenter. */
+function entry(id: string, options: AgentOptions): readonly string[] {
+  const [pid] = pids(join(options.cgroupDir, GUEST_CGROUP_PARENT, id));
+  if (pid === undefined) throw new InfraletError('FAILED_PRECONDITION', 'the sandbox of the template does not run');
+  return ['-t', pid, '-u', '-n'];
 }
 
 /** The runtime may have put them into a group below. */

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import { Client, credentials, ServerCredentials } from '@grpc/grpc-js';
 import type { AgentDefinition } from '../gen/infralet/agent/v1/Agent.ts';
-import { USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
+import { POD_NIC, USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { newKey, privatePem, selfSigned, toPem } from './certificate.ts';
 import type { Containerd } from './containerd.ts';
@@ -66,6 +66,7 @@ export async function rehearse(parts: {
       incoming,
       shares: new Shares(options, incoming),
       logs: new Logs(options, log),
+      rehearse: async () => undefined,
       onCredentials: () => undefined,
       signal: ending.signal,
     },
@@ -114,6 +115,21 @@ export async function rehearse(parts: {
   }
 }
 
+/** As for a pod, with nothing of any pod: the sandbox is made nobody's again afterwards (agent/pod-sandbox.ts). */
+const REHEARSED = {
+  clockNanos: '0',
+  entropy: Buffer.alloc(0),
+  podResources: { memoryBytes: '-1', cpuQuota: '-1', cpuPeriod: '100000', cpuShares: '0' },
+  podSandbox: {
+    hostname: 'template',
+    resolvConf: 'nameserver 192.0.2.1\n',
+    mac: POD_NIC,
+    mtu: 1500,
+    addresses: [{ address: '192.0.2.2/24' }],
+    routes: [{ destination: '0.0.0.0/0', gateway: '192.0.2.1' }],
+  },
+};
+
 /** The calls of the first second, as the daemon makes them. Failing is part of the rehearsal: nothing is installed. */
 async function play(client: Client, service: AgentDefinition): Promise<void> {
   const call = async (rpc: 'Enrol' | 'Install' | 'Configure' | 'Call', request: object): Promise<void> => {
@@ -135,7 +151,7 @@ async function play(client: Client, service: AgentDefinition): Promise<void> {
   };
   await call('Enrol', { nonce: randomBytes(32) });
   await call('Install', { chain: [] });
-  await call('Configure', {});
+  await call('Configure', REHEARSED);
   // Not Status: the kernel makes its boot id when it is first read, and that has to be in the clone.
   await call('Call', { method: '/runtime.v1.RuntimeService/ListPodSandbox', payload: Buffer.alloc(0) });
 }

@@ -44,6 +44,8 @@ export interface AgentParts {
   readonly shares: Shares;
   readonly phases: Phases;
   readonly logs: Logs;
+  /** Runs a container of nobody's; once, however often it is asked for. */
+  readonly rehearse: () => Promise<void>;
   /** A certificate was installed: handshakes from now on show it. */
   readonly onCredentials: (credentials: Credentials) => void;
   /** Fires when the agent ends. */
@@ -176,6 +178,10 @@ function handlers(parts: AgentParts): AgentHandlers {
     Configure: unary('Configure', async (request) => {
       await configure(request, options);
       return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
+    }),
+    Rehearse: unary('Rehearse', async () => {
+      await parts.rehearse();
+      return {};
     }),
     RenewLease: unary('RenewLease', ({ durationMs }) => {
       parts.lease.renew(natural(durationMs, 'duration_ms'));

@@ -14,11 +14,11 @@ import { systemClock } from '../base/time.ts';
 import type { AgentDefinition } from '../gen/infralet/agent/v1/Agent.ts';
 import type { UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { rehearseContainer } from './container-rehearsal.ts';
+import { listenForImages, rehearseContainer } from './container-rehearsal.ts';
 import { connectContainerd, noteContainerd } from './containerd.ts';
 import type { Door } from './door.ts';
 import { type AgentOptions, LIMITS } from './options.ts';
-import { makeTemplateSandbox } from './pod-sandbox.ts';
+import { awaitPod, makeTemplateSandbox } from './pod-sandbox.ts';
 import { prepareRefreshes, refresh } from './refresh.ts';
 import { rehearse } from './rehearsal.ts';
 import type { Phases } from './status.ts';
@@ -51,7 +51,7 @@ export async function becomeClone(parts: {
   await noteContainerd(containerd, phases, parts.signal);
   const sandboxId = await makeTemplateSandbox(containerd, options, log);
   if (sandboxId !== '') {
-    await rehearseContainer(sandboxId, containerd, options).catch((error: unknown) =>
+    await rehearseContainer(sandboxId, containerd, options, listenForImages(options.images)).catch((error: unknown) =>
       log.warn('the rehearsal of a container failed', { error: errorMessage(error) }),
     );
   }
@@ -59,6 +59,9 @@ export async function becomeClone(parts: {
     log.warn('the rehearsal failed', { error: errorMessage(error) }),
   );
   containerd[Symbol.dispose]();
+  await awaitPod(options).catch((error: unknown) =>
+    log.warn('nothing waits for the pod in its sandbox', { error: errorMessage(error) }),
+  );
   prepareRefreshes(REFRESHES, options);
   // What is garbage here would be collected by each clone, and written to by it.
   collectGarbage('major');

@@ -6,6 +6,8 @@ import { run } from '../base/process.ts';
 import { AGENT_NODE_FLAGS } from './agent-bundle.ts';
 import { dependencies, isElf, strip } from './elf.ts';
 import type { Module } from './kernel.ts';
+import { podSetupProgram } from './pod-setup-program.ts';
+import { pourProgram } from './pour-program.ts';
 import type { Recipe } from './recipe.ts';
 import { refreshProgram } from './refresh-program.ts';
 
@@ -29,6 +31,9 @@ const LINKS = {
   'etc/machine-id': '/run/machine-id',
   'etc/mtab': '/proc/self/mounts',
 } as const;
+
+/** Programs that are made here, for want of one in Debian that does as little. */
+const OWN_PROGRAMS = { refresh: refreshProgram, 'set-up-pod': podSetupProgram, pour: pourProgram } as const;
 
 /** Applets of busybox that init, the shell of an operator on the console and the kernel (modprobe) call by name. */
 const APPLETS = (
@@ -63,7 +68,8 @@ export async function assembleRoot(options: {
   await linkApplets(target, options.signal);
   await writeFile(join(target, 'usr/lib/infralet/agent.cjs'), options.agent);
   await writeFile(join(target, 'usr/lib/infralet/node-flags'), `${AGENT_NODE_FLAGS.join(' ')}\n`);
-  await writeFile(join(target, 'usr/lib/infralet/refresh'), refreshProgram(), { mode: 0o755 });
+  for (const [name, program] of Object.entries(OWN_PROGRAMS))
+    await writeFile(join(target, 'usr/lib/infralet', name), program(), { mode: 0o755 });
   await installModules(options.kernelRelease, options.modules, options.bootModules, target);
   // cp keeps modes and symlinks; owners become root in the file system image.
   await cp(options.overlay, target, { recursive: true, verbatimSymlinks: true, force: true });

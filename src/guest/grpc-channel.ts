@@ -230,6 +230,10 @@ export class GrpcAgentChannel implements AgentChannel {
     return reply.sandboxId;
   }
 
+  async rehearse(options: CallOptions): Promise<void> {
+    await this.#unary('Rehearse', options, (grpc, done) => this.#client.Rehearse({}, grpc, done));
+  }
+
   async renewLease(durationMs: number, options: CallOptions): Promise<void> {
     await this.#unary('RenewLease', options, (grpc, done) => this.#client.RenewLease({ durationMs }, grpc, done));
   }

@@ -32,6 +32,8 @@ export function newRecord(
   machine: {
     readonly cluster: string;
     readonly pool: string;
+    /** Before a pod may have it. */
+    readonly rehearse?: boolean;
     readonly enrolToken: string;
     readonly shape: MachineShape;
     readonly placement: Placement;
@@ -55,6 +57,7 @@ export function newRecord(
     resize: false,
     machine: 'none',
     enrolled: false,
+    rehearsed: machine.rehearse !== true,
     power: 'on',
     image: '',
     network: 'none',

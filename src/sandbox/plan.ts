@@ -15,6 +15,7 @@ export interface Steps {
   'machine.resume': Record<never, never>;
   'machine.terminate': Record<never, never>;
   'agent.connect': Record<never, never>;
+  'guest.rehearse': Record<never, never>;
   'guest.run': Record<never, never>;
   'guest.stop': Record<never, never>;
   ready: Record<never, never>;
@@ -65,10 +66,11 @@ function build(record: SandboxRecord, observed: Observed): readonly StepKind[] {
 }
 
 /** A machine that is up and has no pod yet: connected, so that it has enrolled and rehearsed, and then perhaps suspended. */
-function wait({ power }: SandboxRecord, { connected, suspends = false }: Observed): readonly StepKind[] {
+function wait({ power, rehearsed }: SandboxRecord, { connected, suspends = false }: Observed): readonly StepKind[] {
   if (power === 'suspending') return ['machine.suspend'];
   if (power === 'suspended') return [];
   if (!connected) return ['agent.connect'];
+  if (!rehearsed) return ['guest.rehearse'];
   return suspends ? ['machine.suspend'] : [];
 }
 

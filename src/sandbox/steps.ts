@@ -1,6 +1,6 @@
 /** The executors: one per step kind, each safe to repeat. They read and write the store; the planner decides. */
 import { randomBytes } from 'node:crypto';
-import { InfraletError } from '../base/errors.ts';
+import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { InstanceId, SandboxId } from '../base/ids.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import { type Instance, ownerTags, type Power, type Provider, TAGS } from '../cloud/contract.ts';
@@ -10,7 +10,7 @@ import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
 import { configureGuest } from './guest-clock.ts';
-import type { NodeFacts } from './guest-config.ts';
+import { NOBODYS_POD, type NodeFacts } from './guest-config.ts';
 import { GUEST_CALL_MS, runInGuest } from './guest-run.ts';
 import { hostPorts } from './host-ports.ts';
 import type { Launcher } from './launcher.ts';
@@ -54,6 +54,8 @@ export interface StepDeps {
 
 type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
 
+/** Of a call that may still be under way. */
+const NO_ANSWER: ReadonlySet<string> = new Set(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED']);
 /** Of the console, in an error message. */
 const TAIL_BYTES = 1024;
 /** Of the console of a machine that has failed, kept for `infralet why`. */
@@ -135,7 +137,26 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       await adopt(deps, record, channel, signal);
       await sessions.start(record.id, channel);
       untilStarted.move();
-      if (record.pool !== '') deps.gate.leave(record.id);
+      if (record.pool !== '' && record.rehearsed) deps.gate.leave(record.id);
+    },
+
+    'guest.rehearse': async ({ record }, signal) => {
+      const options = { signal, timeoutMs: GUEST_CALL_MS };
+      const channel = channelOf(deps, record.id);
+      try {
+        await channel.configurePod(NOBODYS_POD, options);
+        await channel.rehearse(options);
+      } catch (error) {
+        signal.throwIfAborted();
+        // Without an answer nobody knows whether it is still at it: no pod may get such a machine.
+        if (NO_ANSWER.has(InfraletError.from(error).code)) throw error;
+        // Without it the pod and its container only start more slowly.
+        deps.log.warn('the rehearsal of a container in a machine of a pool failed', {
+          ...{ sandboxId: record.id, pool: record.pool, reason: errorMessage(error) },
+        });
+      }
+      store.update(record.id, { rehearsed: true }, { rehearsed: clock.now() });
+      deps.gate.leave(record.id);
     },
 
     'guest.run': async ({ record, config }, signal) => {

@@ -246,8 +246,8 @@ export class SandboxStore {
 
 /** Whether this is a machine without a pod that may get one. */
 export function isWaiting(record: SandboxRecord): boolean {
-  const { pool, wanted, state, power } = record;
-  return pool !== '' && wanted === 'ready' && state === 'connected' && power !== 'suspending';
+  const { pool, wanted, state, power, rehearsed } = record;
+  return rehearsed && pool !== '' && wanted === 'ready' && state === 'connected' && power !== 'suspending';
 }
 
 function withoutSecrets(record: SandboxRecord): SandboxRecord {

@@ -40,6 +40,8 @@ class FakeGuest {
   readonly containers = new Map<string, GuestContainer>();
   readonly images = new Set<string>();
   readonly files = new Map<string, Buffer>();
+  /** Containers of nobody's that it has run. */
+  rehearsals = 0;
   readonly logs = new Map<string, FakeLog>();
   readonly signals: number[] = [];
   /** Its containers do not end by signals. */
@@ -284,6 +286,10 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   async configurePodNic(): Promise<void> {}
 
   async reserveHugePages(): Promise<void> {}
+
+  async rehearse(): Promise<void> {
+    this.guest.rehearsals += 1;
+  }
 
   async configurePod(): Promise<string> {
     return '';

@@ -26,6 +26,7 @@ export function sandboxRecord(change: Partial<SandboxRecord> = {}): SandboxRecor
     resize: false,
     machine: 'none',
     enrolled: false,
+    rehearsed: true,
     power: 'on',
     image: '',
     network: 'none',

@@ -3,13 +3,15 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, open, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 import { until } from '../../../src/base/time.ts';
 import type { AgentChannel } from '../../../src/guest/channel.ts';
+import { installKeeper } from '../../support/agent/keep-log.ts';
 import { AgentWorld, soon } from '../../support/agent/machine.ts';
 
-const KEEPER = new URL('../../../config/guest/rootfs/usr/lib/infralet/keep-log', import.meta.url).pathname;
-const options = { args: ['--keep-log', KEEPER] };
+const keeper = installKeeper();
+afterAll(() => keeper[Symbol.dispose]());
+const options = { args: ['--keep-log', keeper.path] };
 const NAME = 'a'.repeat(64);
 const BOUND = 64 * 1024;
 

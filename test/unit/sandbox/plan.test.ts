@@ -30,6 +30,7 @@ const EFFECTS: Readonly<Record<StepKind, (world: World) => void>> = {
   'agent.connect': (world) => {
     world.observed = { ...world.observed, connected: true };
   },
+  'guest.rehearse': (world) => set(world, { rehearsed: true }),
   'guest.run': (world) => set(world, { guestSandboxId: 'guest-1' }),
   'guest.stop': (world) => set(world, { guestStopped: true }),
   ready: (world) => set(world, { state: 'ready' }),
@@ -63,6 +64,7 @@ const anyRecord = fc
     network: fc.constantFrom('none', 'adding', 'added', 'gone'),
     joined: fc.boolean(),
     resize: fc.boolean(),
+    rehearsed: fc.boolean(),
     power: fc.constantFrom('on', 'suspending', 'suspended'),
     guestSandboxId: fc.constantFrom('', 'guest-1'),
     guestStopped: fc.boolean(),
@@ -91,6 +93,12 @@ describe('plan', () => {
     set(world, { pool: '', resize: true });
     expect(plan(world.record, world.observed)).toEqual(['network.add', 'machine.resize']);
     expect(settle(world)).toEqual(['network.add', 'machine.resize', 'network.join', 'guest.run', 'ready']);
+  });
+
+  test('a machine that has to rehearse does so once, connected, before it may be suspended', () => {
+    const record = sandboxRecord({ pool: 'small', rehearsed: false });
+    const world: World = { record, observed: { connected: false, suspends: true }, forgotten: false };
+    expect(settle(world)).toEqual(['machine.launch', 'agent.connect', 'guest.rehearse', 'machine.suspend']);
   });
 
   test('a machine that waits suspended connects first, is left alone then, and is resumed for its pod', () => {
