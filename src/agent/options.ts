@@ -63,6 +63,9 @@ export const LIMITS = {
   logFiles: 16,
   /** After a line of a log came: more may follow at once, and one message carries them all. */
   logGatherMs: 20,
+  /** So much at once says that more will follow: then it is waited for longer. */
+  logChatty: 16 * 1024,
+  logGatherChattyMs: 100,
   /** For containerd to answer: in Status, which must not wait for a containerd that starts, and between two tries. */
   statusProbeMs: 100,
   probeMs: 2000,

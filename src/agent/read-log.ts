@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import { systemClock } from '../base/time.ts';
-import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
+import { LOG_CHUNK_BYTES } from '../rpc/agent-protocol.ts';
 import { Changes } from './changes.ts';
 import { ENDED, type Logs, type Piece } from './logs.ts';
 import { LIMITS } from './options.ts';
@@ -32,6 +32,7 @@ export async function* readLog(
   using watch = new Watch(directory);
   let at = offset;
   let told = false;
+  let gathered = 0;
   while (!signal.aborted) {
     // Asked before the reading: what was written before it is read before it is told.
     const ended = statSync(join(directory, ENDED), { throwIfNoEntry: false }) !== undefined;
@@ -40,6 +41,7 @@ export async function* readLog(
       watch[Symbol.dispose]();
       yield { offset: at, data, ended: false };
       at += data.length;
+      gathered += data.length;
       told = false;
       continue;
     }
@@ -51,7 +53,10 @@ export async function* readLog(
       told = true;
     } else if (!watch.begin()) {
       await watch.end(signal);
-      await systemClock.sleep(LIMITS.logGatherMs, signal);
+      // Each message costs the same whatever is in it: who writes much gets fewer of them.
+      const chatty = gathered >= LIMITS.logChatty;
+      await systemClock.sleep(chatty ? LIMITS.logGatherChattyMs : LIMITS.logGatherMs, signal);
+      gathered = 0;
     }
   }
 }
@@ -90,7 +95,7 @@ class OpenPiece implements Disposable {
 
   async read(at: number): Promise<Buffer> {
     if (this.#fd === undefined) return NOTHING;
-    const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+    const buffer = Buffer.allocUnsafe(LOG_CHUNK_BYTES);
     const { bytesRead } = await readAt(this.#fd, buffer, 0, buffer.length, at - this.#start);
     return buffer.subarray(0, bytesRead);
   }

@@ -8,8 +8,7 @@
  */
 import { exit, int32, JUMP, machineProgram, systemCall } from './machine-code.ts';
 
-export const MAX_POD_SETUP = 60 * 1024;
-
+/** Of the whole input; a pod has a few hundred bytes, and the agent bounds its lists. */
 const BUFFER = 64 * 1024;
 
 export function podSetupProgram(): Buffer {

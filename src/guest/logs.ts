@@ -1,7 +1,7 @@
 /** A log out of a machine, checked: its bytes in order, in pieces of bounded size. */
 import { InfraletError } from '../base/errors.ts';
 import type { AgentClient } from '../gen/infralet/agent/v1/Agent.ts';
-import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
+import { LOG_CHUNK_BYTES } from '../rpc/agent-protocol.ts';
 import type { LogBytes } from './channel.ts';
 import { streamed } from './files.ts';
 
@@ -14,7 +14,7 @@ export async function* readLog(
   let expected = from;
   for await (const { offset: text, data, ended } of streamed(client.ReadLog({ name, offset: from }), signal)) {
     const offset = Number(text);
-    if (!Number.isSafeInteger(offset) || offset < expected || data.length > CHUNK_BYTES) {
+    if (!Number.isSafeInteger(offset) || offset < expected || data.length > LOG_CHUNK_BYTES) {
       throw new InfraletError('DATA_LOSS', `the agent sent log bytes of ${text}, not of ${expected}`);
     }
     expected = offset + data.length;

@@ -71,6 +71,9 @@ export function largestReply(maxMessage: number): number {
 /** Largest piece of a byte stream (tunnels, files) in one message. */
 export const CHUNK_BYTES = 64 * 1024;
 
+/** Most of a log in one message: a message costs an emulated machine as much as some 100 KiB of what is in it. */
+export const LOG_CHUNK_BYTES = 256 * 1024;
+
 /** Name of the agent in one machine, in its certificate's subjectAltName. */
 export function agentUri(cluster: string, sandboxId: string, instanceId: string): string {
   return `infralet://${part(cluster)}/sandbox/${part(sandboxId)}/instance/${part(instanceId)}`;

@@ -57,7 +57,7 @@ async function kept(): Promise<number> {
 }
 
 test('a counter at full speed: every number once, over rotations, kill -9 of the daemon and of the agent', async () => {
-  const last = 80_000;
+  const last = 400_000;
   const counter = await pod.start(`seq 1 ${last}; exit 7`);
   const path = pathOf(counter);
   const files = [1, 2, 3].map((number) => `${path}.${number}`);

@@ -319,6 +319,11 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 /** All machines of a test, by sandbox; `reachable` says whether the provider still runs the machine. */
 export class FakeGuests implements ChannelDialer {
   readonly guests = new Map<string, FakeGuest>();
+  /** Containers of nobody's that machines have run. */
+  get rehearsals(): number {
+    return [...this.guests.values()].reduce((sum, guest) => sum + guest.rehearsals, 0);
+  }
+
   /** Digest of the guest image that machines are made of from now on. */
   image = 'image-1';
   /** Hears of every call to containerd in a machine. */

@@ -59,6 +59,8 @@ test('a pod gets a machine that waits; it is replaced, and was in no list before
   await runtime.sandboxes.remove(members[0]?.slice(0, 8) ?? '', signal);
   expect(await runtime.describe(members[0] ?? '', signal)).toMatchObject({ pool: 'small', state: 'connected' });
   const before = await machines(world);
+  // Nobody gets a machine that has not rehearsed.
+  expect(world.guests.rehearsals).toBe(2);
 
   const id = await runtime.sandboxes.run(pod(1), '', signal);
   expect(members).toContain(id);
