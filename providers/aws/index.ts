@@ -8,4 +8,5 @@ export const provider: ProviderModule<AwsConfig> = {
   name: 'aws',
   parseConfig,
   create: async (config, context) => cloudProvider(awsDriver({ config, clock: context.clock }), config, context),
+  publish: async (section, disk, signal) => (await import('./publish.ts')).publish(section, disk, signal),
 };

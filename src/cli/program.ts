@@ -5,6 +5,7 @@ import type { Config } from '../config/schema.ts';
 import type { CriClient } from './cri-client.ts';
 import type { ExplainOptions } from './explain-size.ts';
 import type { ImageBuildOptions } from './image-build.ts';
+import type { ImagePublishOptions } from './image-publish.ts';
 import { type Io, line } from './io.ts';
 
 interface ConfigOption {
@@ -155,6 +156,16 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .action(async (options: ConfigOption & ImageBuildOptions) => {
       const { imageBuild } = await import('./image-build.ts');
       await imageBuild(await load(options), io, options);
+    });
+  image
+    .command('publish <provider>')
+    .description("upload the guest image to a cloud: aws, gcp; prints the id for the provider's settings")
+    .option(config, configHelp)
+    .option('--json', 'print the result as JSON', false)
+    .option('--set <key=value...>', 'settings of the provider, such as region=eu-central-1 or bucket=my-bucket', [])
+    .action(async (provider: string, options: ConfigOption & ImagePublishOptions) => {
+      const { imagePublish } = await import('./image-publish.ts');
+      await imagePublish(await load(options), provider, io, options);
     });
   image
     .command('load <source>')

@@ -304,4 +304,32 @@ export interface ProviderModule<Config = unknown> {
   /** Parses the provider's own section of the configuration; throws InfraletError INVALID_ARGUMENT with the path. */
   readonly parseConfig: (section: unknown) => Config;
   readonly create: (config: Config, context: ProviderContext, signal: AbortSignal) => Promise<Provider>;
+  /**
+   * Makes the cloud's own kind of image of the disk, `infralet image publish`. The section may lack everything that publishing
+   * does not need. Safe to repeat: an image that is there already is found again. What fails leaves nothing that costs, or
+   * says what is left.
+   */
+  readonly publish?: (section: unknown, disk: PublishRequest, signal: AbortSignal) => Promise<PublishedImage>;
+}
+
+export interface PublishRequest {
+  /** The raw disk. */
+  readonly file: string;
+  /** Bytes, a whole number of GiB. */
+  readonly size: number;
+  /** Of the image, the same for the same disk: letters, digits and dashes, at most 60. */
+  readonly name: string;
+  readonly description: string;
+  /** Put on everything that is made. */
+  readonly tags: Readonly<Record<string, string>>;
+  /** One line of text per step. */
+  readonly onProgress: (line: string) => void;
+}
+
+export interface PublishedImage {
+  readonly id: string;
+  /** The key of the provider's section that takes the id. */
+  readonly setting: string;
+  /** True when it was there already. */
+  readonly existed: boolean;
 }

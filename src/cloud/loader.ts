@@ -18,6 +18,7 @@ const shape = z.object({
     name: z.string().min(1),
     parseConfig: z.custom<ProviderModule['parseConfig']>(isFunction, 'must be a function'),
     create: z.custom<ProviderModule['create']>(isFunction, 'must be a function'),
+    publish: z.custom<NonNullable<ProviderModule['publish']>>(isFunction, 'must be a function').exactOptional(),
   }),
 });
 

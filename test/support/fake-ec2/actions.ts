@@ -72,9 +72,42 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   DescribeSubnets: (cloud) => ({
     subnetSet: cloud.options.zones.map((zone) => ({ subnetId: subnetOf(zone), availabilityZone: zone })),
   }),
-  DescribeImages: (_cloud, params) => ({
-    imagesSet: params.values('ImageId').map((imageId) => ({ imageId, rootDeviceName: '/dev/xvda' })),
-  }),
+  DescribeImages: ({ ebs }, params) => {
+    const ids = params.values('ImageId');
+    // Tests launch from images that nobody has published.
+    if (ids.length > 0) return { imagesSet: ids.map((imageId) => ({ imageId, rootDeviceName: '/dev/xvda' })) };
+    const named = [...ebs.images.values()].filter(({ name }) => filtered(params, 'name', name));
+    return { imagesSet: named.map(({ id, name }) => ({ imageId: id, name, rootDeviceName: '/dev/xvda' })) };
+  },
+  RegisterImage: ({ ebs }, params) => {
+    const snapshot = ebs.snapshots.get(params.text('BlockDeviceMapping.1.Ebs.SnapshotId') ?? '');
+    if (snapshot?.state !== 'completed') throw new Ec2Fault('InvalidSnapshot.NotFound', 'no such snapshot');
+    const name = required(params, 'Name');
+    if ([...ebs.images.values()].some((image) => image.name === name)) {
+      throw new Ec2Fault('InvalidAMIName.Duplicate', `AMI name ${name} is already in use`);
+    }
+    return { imageId: ebs.register(params.all()).id };
+  },
+  DescribeSnapshots: ({ ebs }, params) => {
+    const ids = params.values('SnapshotId');
+    const found = [...ebs.snapshots.values()].filter(({ id, tags, state }) =>
+      ids.length > 0
+        ? ids.includes(id)
+        : filtered(params, 'status', state) &&
+          Object.entries(tags).every(([key, value]) => filtered(params, `tag:${key}`, value)),
+    );
+    return {
+      snapshotSet: found.map((snapshot) => {
+        const seen = snapshot.state === 'completed' && snapshot.looks > 0 ? 'pending' : snapshot.state;
+        snapshot.looks -= 1;
+        return { snapshotId: snapshot.id, status: seen, volumeSize: snapshot.sizeGib };
+      }),
+    };
+  },
+  DeleteSnapshot: ({ ebs }, params) => {
+    ebs.snapshots.delete(required(params, 'SnapshotId'));
+    return { return: true };
+  },
   DescribeInstanceTypes: (cloud, params) => ({
     instanceTypeSet: cloud.options.types.filter(({ name }) => filtered(params, 'instance-type', name)).map(typeXml),
   }),

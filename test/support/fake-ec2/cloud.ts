@@ -3,6 +3,7 @@
  * that lag, capacity by (type, zone, market), ends with reasons. Time is real or the test's; nothing is random.
  */
 import { Buffer } from 'node:buffer';
+import { FakeEbs } from './ebs.ts';
 
 export interface FakeType {
   readonly name: string;
@@ -86,6 +87,7 @@ export interface RunRequest {
 
 export class FakeCloud {
   readonly options: FakeCloudOptions;
+  readonly ebs = new FakeEbs();
   readonly instances = new Map<string, FakeInstance>();
   /** Machines left by "type/zone/market"; absent: no end of them. */
   readonly capacity = new Map<string, number>();

@@ -6,12 +6,15 @@ import { text } from 'node:stream/consumers';
 import { ACTIONS } from './actions.ts';
 import { type BucketName, TokenBuckets } from './buckets.ts';
 import { Ec2Fault, FakeCloud, type FakeCloudOptions } from './cloud.ts';
+import type { FakeEbs } from './ebs.ts';
 import { parseParams } from './params.ts';
 import { toXml } from './xml.ts';
 
 export interface FakeEc2 extends AsyncDisposable {
   readonly endpoint: string;
   readonly cloud: FakeCloud;
+  /** Snapshots and images; its REST calls go to the same address. */
+  readonly ebs: FakeEbs;
   /** Every call with its time and outcome: `ok` or the error's code. */
   readonly calls: readonly { readonly action: string; readonly at: number; readonly outcome: string }[];
 }
@@ -24,7 +27,9 @@ export async function startFakeEc2(
   const buckets = new TokenBuckets(now);
   const calls: { action: string; at: number; outcome: string }[] = [];
 
+  const { ebs } = cloud;
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    if (request.url?.startsWith('/snapshots')) return await ebs.answer(request, response);
     const params = parseParams(await text(request));
     const action = params.text('Action') ?? '';
     const call = { action, at: now(), outcome: 'ok' };
@@ -64,6 +69,7 @@ export async function startFakeEc2(
   return {
     endpoint: `http://127.0.0.1:${port}`,
     cloud,
+    ebs,
     calls,
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections();
