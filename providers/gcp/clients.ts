@@ -1,6 +1,7 @@
 /** The official client's parts that are used here, made for the configured address. */
 import {
   DisksClient,
+  GlobalOperationsClient,
   ImagesClient,
   InstancesClient,
   MachineTypesClient,
@@ -17,8 +18,32 @@ export interface Clients {
   readonly images: ImagesClient;
 }
 
-export function createClients({ project, endpoint }: GcpConfig): Clients {
-  const options = { projectId: project, ...(endpoint === undefined ? {} : address(new URL(endpoint))) };
+/** What `image publish` needs. */
+export interface Publishing {
+  readonly images: ImagesClient;
+  readonly operations: GlobalOperationsClient;
+}
+
+interface Address {
+  readonly project: string;
+  readonly endpoint?: string | undefined;
+}
+
+export function createPublishing(address: Address): Publishing {
+  const options = clientOptions(address);
+  return { images: new ImagesClient(options), operations: new GlobalOperationsClient(options) };
+}
+
+export async function closePublishing({ images, operations }: Publishing): Promise<void> {
+  await Promise.all([images.close(), operations.close()]);
+}
+
+function clientOptions({ project, endpoint }: Address) {
+  return { projectId: project, ...(endpoint === undefined ? {} : address(new URL(endpoint))) };
+}
+
+export function createClients(config: GcpConfig): Clients {
+  const options = clientOptions(config);
   return {
     instances: new InstancesClient(options),
     operations: new ZoneOperationsClient(options),

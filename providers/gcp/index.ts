@@ -8,4 +8,5 @@ export const provider: ProviderModule<GcpConfig> = {
   name: 'gcp',
   parseConfig,
   create: async (config, context) => cloudProvider(gcpDriver(config), config, context),
+  publish: async (section, disk, signal) => (await import('./publish.ts')).publish(section, disk, signal),
 };

@@ -7,6 +7,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { json } from 'node:stream/consumers';
 
+import { FakeStorage } from './storage.ts';
+
 type Json = Readonly<Record<string, unknown>>;
 
 export interface FakeGceInstance {
@@ -48,6 +50,9 @@ export interface FakeGce extends AsyncDisposable {
   readonly disks: Map<string, Json>;
   /** Machines left by "type/zone/model" (model: SPOT or STANDARD); absent: no end of them. */
   readonly capacity: Map<string, number>;
+  readonly storage: FakeStorage;
+  /** As they were asked for, by name. */
+  readonly images: Map<string, Json>;
   readonly calls: { readonly method: string; readonly path: string; readonly at: number; status: number }[];
   /** Answers for the next calls whose "METHOD path" matches; `after`: the call has its effect all the same. */
   readonly script: {
@@ -106,6 +111,8 @@ class World {
   readonly instances = new Map<string, FakeGceInstance>();
   readonly disks = new Map<string, Json>();
   readonly capacity = new Map<string, number>();
+  readonly storage = new FakeStorage();
+  readonly images = new Map<string, Json>([['infralet-1', { name: 'infralet-1' }]]);
   readonly calls: FakeGce['calls'] = [];
   readonly script: FakeGce['script'] = [];
   readonly #options: FakeGceOptions;
@@ -122,6 +129,7 @@ class World {
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? '/', 'http://fake');
     const method = request.method ?? 'GET';
+    if (/^\/(upload\/)?storage\//.test(url.pathname)) return await this.storage.answer(request, response);
     const path = url.pathname.replace(/^\/compute\/v1\/projects\/[^/]+\//, '');
     const body = method === 'POST' || method === 'PUT' ? await readJson(request) : {};
     const call = { method, path, at: this.#options.now(), status: 200 };
@@ -173,7 +181,7 @@ class World {
       const disks = [...this.disks].map(([id, disk]) => ({ zone: id.split('/')[0] ?? '', shown: disk }));
       return this.#aggregated('disks', disks, query);
     }
-    if (method === 'GET' && path.startsWith('global/images/')) return { name: path.replace(/^.*\//, '') };
+    if (first === 'global') return this.#global(method, path, body);
     if (first !== 'zones' || !this.#options.zones.includes(zone)) throw new HttpFault(404, 'notFound', `no ${path}`);
     if (kind === 'operations') return this.#operation(name);
     if (kind === 'disks' && method === 'DELETE') return this.#begin(() => this.disks.delete(`${zone}/${name}`));
@@ -186,6 +194,23 @@ class World {
     if (method === 'POST' && verb === 'resume') return this.#begin(() => (instance.status = 'RUNNING'));
     if (verb === 'serialPort') return { contents: instance.console, start: '0', next: String(instance.console.length) };
     return shown(instance);
+  }
+
+  /** Images, and the operations that make them. */
+  #global(method: string, path: string, body: Json): Json {
+    const [, kind, name = ''] = path.split('/');
+    if (kind === 'operations') return this.#operation(name);
+    if (method === 'POST' && kind === 'images') {
+      const raw = body['rawDisk'] as Json | undefined;
+      const object = String(raw?.['source']).replace('https://storage.googleapis.com/', '');
+      if (!this.storage.objects.has(object)) {
+        return this.#begin(() => undefined, { code: 'RESOURCE_NOT_FOUND', message: `there is no ${object}` });
+      }
+      return this.#begin(() => this.images.set(String(body['name']), body));
+    }
+    const image = this.images.get(name.replace(/^family$/, 'infralet-1'));
+    if (!image) throw new HttpFault(404, 'notFound', `no ${path}`);
+    return { name: image['name'] };
   }
 
   #insert(zone: string, resource: Json, requestId: string): Json {
