@@ -9,6 +9,7 @@ import type { Provider } from './cloud/contract.ts';
 import { measureCloud } from './cloud/meters.ts';
 import type { Config } from './config/schema.ts';
 import { GuestImages } from './container/images.ts';
+import { Interruptions } from './container/interruptions.ts';
 import { ContainerLogs } from './container/logs.ts';
 import { ContainerManager } from './container/manager.ts';
 import { ContainerObserver } from './container/observer.ts';
@@ -139,6 +140,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     hooks: {
       onEvent: (id, event) => {
         if (event.kind === 'sample') stats.take(id, event.sample);
+        else if (event.kind === 'interruption') interruptions.take(id, event);
         else observer.onEvent(id, event);
       },
       onImageConnection: (id, socket) => images.serveGuest(id, socket),
@@ -208,6 +210,11 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
       log,
     },
   });
+  const interruptions = new Interruptions({
+    ...{ sandboxes: sandboxStore, store: containerStore, sessions, logs, observer, reconciler, clock, log },
+    reserveMs: config.machine.interruptionReserve,
+    note: (id, text) => journal.addStep(id, clock.now(), 'machine.interrupted', 'note', text.slice(0, MAX_NOTE)),
+  });
   const { guestImage } = options;
   const pool = new Pool({
     config,
@@ -266,6 +273,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   stack.use(mounts);
   stack.use(observer);
   stack.use(reconciler);
+  stack.use(interruptions);
   stack.use(sweeper);
   stack.use(sandboxes);
   stack.use(pool);

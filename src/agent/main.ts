@@ -12,6 +12,7 @@ import { Door } from './door.ts';
 import { EventHub } from './events.ts';
 import { Identity } from './identity.ts';
 import { IncomingQueue } from './incoming.ts';
+import { Interruptions } from './interruptions.ts';
 import { Lease } from './lease.ts';
 import { type Listener, listen } from './listener.ts';
 import { createAgentLog, RefusalLog } from './log.ts';
@@ -57,6 +58,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
   const containerd = connectContainerd(options.containerdSocket, userData.maxMessage);
   const incoming = new IncomingQueue(log);
   const shares = new Shares(options, incoming);
+  const interruptions = new Interruptions();
   let listener: Listener | undefined;
   const rehearsal = Promise.withResolvers<void>();
   let rehearses = false;
@@ -71,6 +73,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       relay: new Relay(containerd),
       events: new EventHub(containerd, log),
       sampler: new Sampler(options),
+      interruptions,
       tunnels: new Tunnels(options.streaming, incoming),
       incoming,
       shares,
@@ -107,6 +110,7 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
     sandboxId: userData.sandboxId,
     startedMs: Math.round(performance.now()),
   });
+  if (options.metadata !== '') void interruptions.watch(options.metadata, log, ending.signal);
   // A clone's containerd answered before the clone was made.
   if (!phases.cloned) void noteContainerd(containerd, phases, ending.signal);
 }

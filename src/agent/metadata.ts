@@ -22,9 +22,10 @@ export interface Metadata {
   readonly kind: 'ec2' | 'gce';
   /**
    * The value at a path below `latest` (EC2: "meta-data/instance-id") or `computeMetadata/v1/instance` (Compute Engine:
-   * "name"); undefined when the service knows none. Throws UNAVAILABLE when it does not answer.
+   * "name"); undefined when the service knows none. Throws UNAVAILABLE when it does not answer within `timeoutMs`
+   * (default: LIMITS.metadataRequestMs).
    */
-  get(path: string, signal: AbortSignal): Promise<string | undefined>;
+  get(path: string, signal: AbortSignal, timeoutMs?: number): Promise<string | undefined>;
 }
 
 /** @param base where the service is, "http://169.254.169.254" on both clouds. */
@@ -39,7 +40,8 @@ export async function openMetadata(base: string, signal: AbortSignal): Promise<M
   }
   return {
     kind: 'gce',
-    get: async (path, until) => value(`${url}/${path}`, await ask(`${url}/${path}`, until, 'GET', headers)),
+    get: async (path, until, timeoutMs) =>
+      value(`${url}/${path}`, await ask(`${url}/${path}`, until, 'GET', headers, timeoutMs)),
   };
 }
 
@@ -47,9 +49,10 @@ function ec2(base: string, first: string): Metadata {
   let token = first;
   return {
     kind: 'ec2',
-    get: async (path, signal) => {
+    get: async (path, signal, timeoutMs) => {
       const url = `${base}/latest/${path}`;
-      const read = async (): Promise<Answer> => await ask(url, signal, 'GET', { 'x-aws-ec2-metadata-token': token });
+      const read = async (): Promise<Answer> =>
+        await ask(url, signal, 'GET', { 'x-aws-ec2-metadata-token': token }, timeoutMs);
       const answer = await read();
       if (answer.status !== 401) return value(url, answer);
       token = (await ec2Token(base, signal)) ?? '';
@@ -73,8 +76,14 @@ function value(url: string, { status, text }: Answer): string | undefined {
 }
 
 /** One bounded request; never through a proxy, never redirected. */
-async function ask(url: string, signal: AbortSignal, method: 'GET' | 'PUT', headers: Headers): Promise<Answer> {
-  const limited = AbortSignal.any([signal, AbortSignal.timeout(LIMITS.metadataRequestMs)]);
+async function ask(
+  url: string,
+  signal: AbortSignal,
+  method: 'GET' | 'PUT',
+  headers: Headers,
+  timeoutMs: number = LIMITS.metadataRequestMs,
+): Promise<Answer> {
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const call = request(url, { method, headers, agent: false, signal: limited }, (response) => {
     const chunks: Buffer[] = [];

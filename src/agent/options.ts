@@ -21,6 +21,9 @@ export const LIMITS = {
   metadataRequestMs: 2000,
   /** First and longest pause between two tries. */
   metadataPauseMs: 50,
+  /** Between two looks for the notice that a spot machine ends, as EC2 advises; and one look that waits for the notice. */
+  interruptionPollMs: 5000,
+  interruptionWaitMs: 10_000,
   metadataPauseMaxMs: 500,
   /** Relayed calls in progress: the kubelet of a pod never has a tenth of this. */
   relayedCalls: 256,

@@ -17,6 +17,7 @@ import type { Containerd } from './containerd.ts';
 import { EventHub } from './events.ts';
 import { Identity } from './identity.ts';
 import { IncomingQueue } from './incoming.ts';
+import { Interruptions } from './interruptions.ts';
 import { Lease } from './lease.ts';
 import { RefusalLog } from './log.ts';
 import { Logs } from './logs.ts';
@@ -61,6 +62,7 @@ export async function rehearse(parts: {
       refusals: new RefusalLog(log),
       relay: new Relay(containerd),
       events: new EventHub(containerd, log),
+      interruptions: new Interruptions(),
       sampler: new Sampler(options),
       tunnels: new Tunnels(options.streaming, incoming),
       incoming,

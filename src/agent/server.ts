@@ -10,6 +10,7 @@ import { toStatus } from './errors.ts';
 import type { EventHub } from './events.ts';
 import type { Credentials, Identity } from './identity.ts';
 import type { IncomingQueue } from './incoming.ts';
+import type { Interruptions } from './interruptions.ts';
 import type { Lease } from './lease.ts';
 import type { RefusalLog } from './log.ts';
 import type { Logs } from './logs.ts';
@@ -39,6 +40,7 @@ export interface AgentParts {
   readonly relay: Relay;
   readonly events: EventHub;
   readonly sampler: Sampler;
+  readonly interruptions: Interruptions;
   readonly tunnels: Tunnels;
   readonly incoming: IncomingQueue;
   readonly shares: Shares;
@@ -122,7 +124,8 @@ function handlers(parts: AgentParts): AgentHandlers {
     Call: unary('Call', async (request, signal, deadline) => ({
       payload: await parts.relay.call(request.method, request.payload, deadline, signal),
     })),
-    Watch: (call) => stream('Watch', call, () => watch(call, parts.events, parts.sampler, parts.signal)),
+    Watch: (call) =>
+      stream('Watch', call, () => watch(call, parts.events, parts.sampler, parts.interruptions, parts.signal)),
     // On request the figures of what was written may be as old as they are: a walk would make the caller wait.
     TakeSample: unary('TakeSample', () => parts.sampler.take(LIMITS.sampleMaxMs)),
     Tunnel: (call) => stream('Tunnel', call, () => parts.tunnels.serve(call)),

@@ -4,6 +4,7 @@ import type { Sample } from '../gen/infralet/agent/v1/Sample.ts';
 import type { WatchEvent } from '../gen/infralet/agent/v1/WatchEvent.ts';
 import type { WatchRequest__Output } from '../gen/infralet/agent/v1/WatchRequest.ts';
 import type { EventHub } from './events.ts';
+import type { Interruptions } from './interruptions.ts';
 import { LIMITS } from './options.ts';
 import type { Sampler } from './sampler.ts';
 
@@ -11,6 +12,7 @@ export function watch(
   call: ServerWritableStream<WatchRequest__Output, WatchEvent>,
   hub: EventHub,
   sampler: Sampler,
+  interruptions: Interruptions,
   agentSignal: AbortSignal,
 ): void {
   const asked = Number(call.request.heartbeatMs);
@@ -71,6 +73,8 @@ export function watch(
     agentSignal,
   );
   heartbeat();
+  // Never left out for a reader that is behind: there is one.
+  const notice = interruptions.listen((interruption) => send({ interruption }));
   const timer = setInterval(heartbeat, everyMs);
   const sampling = sampleInto(call.request, sampler, (sample) => {
     // The next one says it all: nothing is kept for a reader that is behind.
@@ -80,6 +84,7 @@ export function watch(
     clearInterval(timer);
     sampling[Symbol.dispose]();
     membership[Symbol.dispose]();
+    notice[Symbol.dispose]();
   };
   call.on('cancelled', stop);
   call.on('close', stop);

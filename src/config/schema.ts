@@ -66,6 +66,10 @@ const machine = z.strictObject({
     'Machines that are paid for power themselves off when their node is away for this long; renewed five times in it. ' +
       'Longer than any restart or upgrade of the daemon, short enough for a bill. 0s: never.',
   ),
+  interruptionReserve: duration('10s').describe(
+    'Of the notice with which a cloud takes a spot machine back (120 s on EC2, 30 s on Compute Engine), kept for logs and ' +
+      'statuses; the rest is the grace of the containers. A sixth of the notice at most.',
+  ),
   heartbeat: duration('5s').describe('Between heartbeats of an agent; three missed ones mean a lost channel.'),
   channelWait: duration('20s').describe(
     'A request for a machine whose channel is being made anew (after a restart of the daemon, or a cut) waits for it so long. ' +

@@ -9,7 +9,7 @@ import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxCon
 import { normalisedName } from '../image/reference.ts';
 import type { ImageRecord, ImageService } from '../image/service.ts';
 import { guestSandboxConfig, type NodeFacts } from '../sandbox/guest-config.ts';
-import type { SandboxRecord } from '../sandbox/record.ts';
+import { isReady, type SandboxRecord } from '../sandbox/record.ts';
 import type { Sessions } from '../sandbox/session.ts';
 import type { SandboxEntry, SandboxStore } from '../sandbox/store.ts';
 import type { MountCarrier } from '../volume/mounts.ts';
@@ -72,8 +72,9 @@ export class ContainerManager implements ContainerService {
   ): Promise<ContainerId> {
     const sandbox = this.#sandbox(sandboxId);
     const { record } = sandbox;
-    if (record.state !== 'ready' || record.wanted !== 'ready') {
-      throw new InfraletError('FAILED_PRECONDITION', `pod sandbox ${record.id} is not ready (${record.state})`);
+    if (!isReady(record)) {
+      const why = record.interruption ?? record.state;
+      throw new InfraletError('FAILED_PRECONDITION', `pod sandbox ${record.id} is not ready (${why})`);
     }
     // Waits, so it comes before the name is looked up.
     const channel = await this.#deps.sessions.opened(record.id, signal);

@@ -196,8 +196,12 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
     }
     // An exit is final: a late event of the start must not undo it.
     if (record.state === 'CONTAINER_EXITED') return;
-    const change = changeFromGuest(status);
+    const change = changeFromGuest(status, this.#interruption(record.sandboxId));
     if (change.state !== record.state || change.startedAt !== record.startedAt) this.#store.update(id, change);
+  }
+
+  #interruption(id: SandboxId): string | undefined {
+    return this.#deps.sandboxes.get(id)?.record.interruption;
   }
 
   async forgetContainer(id: ContainerId): Promise<void> {
@@ -220,7 +224,9 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   lost(sandboxId: SandboxId, reason: string): void {
     const now = nanos(this.#deps.clock.now());
     for (const { record } of this.#store.ofSandbox(sandboxId)) {
-      if (record.state !== 'CONTAINER_EXITED') this.#store.update(record.id, changeWhenLost(record, reason, now));
+      if (record.state !== 'CONTAINER_EXITED') {
+        this.#store.update(record.id, changeWhenLost(record, reason, now, this.#interruption(sandboxId)));
+      }
       this.#later(this.forgetContainer(record.id));
     }
     this.#deps.guestImages.forget(sandboxId);

@@ -7,6 +7,8 @@ import { CONTAINER_STATES } from './service.ts';
 /** Exit code and reason of a container whose machine went away with it; 137 is SIGKILL's. */
 const LOST_EXIT_CODE = 137;
 const LOST_REASON = 'MachineLost';
+/** Of one that ended after the cloud had announced its machine's end. */
+const INTERRUPTED_REASON = 'SpotInterruption';
 
 /** Longest text taken over from a guest; kubelets cut at 4096 bytes themselves. */
 const MAX_TEXT = 4096;
@@ -31,8 +33,11 @@ export function factsFromGuest({ resources, user, stopSignal }: ContainerStatus_
 
 type Change = Partial<Omit<ContainerRecord, 'id' | 'sandboxId'>>;
 
-/** What a status of the guest changes in the record. Numbers and texts are checked: the guest is not trusted. */
-export function changeFromGuest(status: ContainerStatus__Output): Change {
+/**
+ * What a status of the guest changes in the record. Numbers and texts are checked: the guest is not trusted.
+ * @param interruption why the machine is about to end, if it is: then that is why containers do.
+ */
+export function changeFromGuest(status: ContainerStatus__Output, interruption?: string): Change {
   const startedAt = nanosText(status.startedAt);
   const finishedAt = nanosText(status.finishedAt);
   // containerd notes the start when its call returns: a brief process may have ended before, by its own account.
@@ -43,19 +48,29 @@ export function changeFromGuest(status: ContainerStatus__Output): Change {
     startedAt: turned ? finishedAt : startedAt,
     finishedAt,
     exitCode: status.exitCode,
-    reason: status.reason.slice(0, MAX_TEXT),
-    message: status.message.slice(0, MAX_TEXT),
+    ...(interruption === undefined || status.state !== 'CONTAINER_EXITED'
+      ? { reason: status.reason.slice(0, MAX_TEXT), message: status.message.slice(0, MAX_TEXT) }
+      : { reason: INTERRUPTED_REASON, message: withWords(interruption, status.message) }),
   };
 }
 
-export function changeWhenLost(record: ContainerRecord, reason: string, nowNanos: string): Change {
+function withWords(interruption: string, message: string): string {
+  return (message === '' ? interruption : `${interruption}; ${message}`).slice(0, MAX_TEXT);
+}
+
+export function changeWhenLost(
+  record: ContainerRecord,
+  reason: string,
+  nowNanos: string,
+  interruption?: string,
+): Change {
   return {
     state: 'CONTAINER_EXITED',
     finishedAt: nowNanos,
     startedAt: record.startedAt,
     exitCode: LOST_EXIT_CODE,
-    reason: LOST_REASON,
-    message: reason.slice(0, MAX_TEXT),
+    reason: interruption === undefined ? LOST_REASON : INTERRUPTED_REASON,
+    message: (interruption ?? reason).slice(0, MAX_TEXT),
   };
 }
 

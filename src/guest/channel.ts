@@ -75,6 +75,8 @@ export type GuestEvent =
   | { readonly kind: 'container'; readonly event: ContainerEventResponse__Output }
   /** What the pod uses, as the guest says: nothing in it is checked. */
   | { readonly kind: 'sample'; readonly sample: Sample__Output }
+  /** The machine's cloud takes it back; as the guest says. */
+  | { readonly kind: 'interruption'; readonly action: string; readonly noticeMs: number }
   /** Events may have been lost: read all statuses anew. */
   | { readonly kind: 'resync' };
 

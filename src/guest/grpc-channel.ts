@@ -112,6 +112,9 @@ export class GrpcAgentChannel implements AgentChannel {
         yield { kind: 'container', event: this.#codec.decodeEvent(message.containerEvent) };
       } else if (message.sample) {
         yield { kind: 'sample', sample: message.sample };
+      } else if (message.interruption) {
+        const { action, noticeMs } = message.interruption;
+        yield { kind: 'interruption', action, noticeMs: Number(noticeMs) };
       } else if (message.resync) {
         yield { kind: 'resync' };
       }

@@ -87,6 +87,8 @@ const schema = z.object({
   start: z.enum(['clone', 'boot']).optional(),
   /** What was bought for it, where machines are bought. */
   purchase: z.object({ type: z.string(), zone: z.string(), market: z.string(), pricePerHour: z.number() }).optional(),
+  /** The cloud takes its machine back, and why in one sentence: it is not ready any more. */
+  interruption: z.string().optional(),
   /** W3C trace context of the call that asked for the pod; absent: it is not traced. */
   traceparent: z.string().optional(),
   /** End of the console of a machine that has failed its pod, as far as it could be had. */
@@ -136,7 +138,7 @@ export function podIps(record: SandboxRecord): readonly string[] {
   return (record.networkResult?.addresses ?? []).map(({ address }) => address.replace(/\/.*$/, ''));
 }
 
-/** As the kubelet is told: no longer from the moment that it asked for the end. */
+/** As the kubelet is told: no longer from the moment that it asked for the end, or that the cloud announced it. */
 export function isReady(record: SandboxRecord): boolean {
-  return record.state === 'ready' && record.wanted === 'ready';
+  return record.state === 'ready' && record.wanted === 'ready' && record.interruption === undefined;
 }

@@ -31,6 +31,7 @@ const PHASES: Readonly<Record<string, string>> = {
   claimed: 'it gets a machine that waited in a pool',
   enrolled: 'the machine has proved who it is',
   ready: 'the pod is ready',
+  interrupted: 'the cloud has announced that it takes the machine back',
   failed: 'the sandbox has failed',
   abandoned: 'nobody asks for the pod any more; it is taken down',
 };

@@ -84,6 +84,10 @@ function verdictOf(deps: WhyDeps, { record, removedAt }: Found, events: readonly
       next: 'if it stays so, look at the console below, and whether this node reaches the machine',
     };
   }
+  if (record.interruption !== undefined && record.state === 'ready') {
+    const text = `${record.interruption}; its containers are being stopped`;
+    return { kind: 'waiting', text, next: 'the kubelet makes the pod anew by itself' };
+  }
   return { kind: 'waiting', text: `${waitsFor(deps, record, events)}${lastError(deps, record)}`, next: '' };
 }
 

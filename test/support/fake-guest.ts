@@ -189,11 +189,14 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   }
 
   // The guest's answers are looser than the CRI's types, as a real guest's may be.
-  readonly cri: AgentChannel['cri'] = async (method, request) => {
+  readonly cri: AgentChannel['cri'] = async (method, request, options) => {
     this.#closed.signal.throwIfAborted();
     this.#onCall(method, request as object);
     if (this.guest.mute || this.guest.unreachable)
-      return await abortable(new Promise<never>(() => undefined), this.#closed.signal);
+      return await abortable(
+        new Promise<never>(() => undefined),
+        AbortSignal.any([this.#closed.signal, options.signal]),
+      );
     return this.guest.call(method, request as Record<string, unknown>) as never;
   };
 
@@ -352,6 +355,11 @@ export class FakeGuests implements ChannelDialer {
   mute(sandboxId: string): void {
     const guest = this.guests.get(sandboxId);
     if (guest) guest.mute = true;
+  }
+
+  /** The machine says it over every channel that is open. */
+  say(sandboxId: string, event: GuestEvent): void {
+    for (const channel of this.guests.get(sandboxId)?.channels ?? []) channel.emit('event', event);
   }
 
   newToken(): string {
