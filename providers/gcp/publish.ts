@@ -117,12 +117,12 @@ async function insert(
 
 /** Keys and values as labels allow them. */
 function labels(tags: Readonly<Record<string, string>>): Record<string, string> {
-  const fit = (text: string): string =>
+  const allowed = (text: string): string =>
     text
       .toLowerCase()
       .replaceAll(/[^a-z0-9_-]/g, '-')
       .slice(0, 63);
-  return Object.fromEntries(Object.entries(tags).map(([key, value]) => [fit(key), fit(value)]));
+  return Object.fromEntries(Object.entries(tags).map(([key, value]) => [allowed(key), allowed(value)]));
 }
 
 /** As Compute Engine wants it: one sparse file disk.raw in a tar archive of GNU's old format, packed by gzip. */

@@ -1,8 +1,8 @@
 /** Files that survive a power cut: written beside, synced, renamed, directory synced. */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, normalize, relative, resolve, sep } from 'node:path';
-import { InfraletError } from './errors.ts';
+import { hasErrno, InfraletError } from './errors.ts';
 
 /** Replaces `path` with `data` atomically; a reader sees the old content or the new, never a part. */
 export async function writeFileAtomic(path: string, data: string | Uint8Array, mode = 0o644): Promise<void> {
@@ -46,4 +46,15 @@ export function confine(root: string, name: string): string {
     throw new InfraletError('INVALID_ARGUMENT', `the path ${JSON.stringify(name)} leaves its root`);
   }
   return inside;
+}
+
+/** False when nothing has that name; everything else that keeps it from being looked at is thrown. */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
 }

@@ -5,6 +5,7 @@
 import { mkdir, open, readFile, rename, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { hasErrno, InfraletError } from '../base/errors.ts';
+import { exists } from '../base/files.ts';
 import { run } from '../base/process.ts';
 import { type BuildOptions, buildGuestImage, cacheDirectory } from './build.ts';
 import { digestUuid } from './digest.ts';
@@ -58,16 +59,6 @@ export async function diskOf(options: Omit<BuildOptions, 'force'>): Promise<Disk
   const cached = await exists(file);
   if (!cached) await makeDisk(manifest, directory, file, options);
   return { file, size: (await stat(file)).size, manifest, cached };
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return false;
-    throw error;
-  }
 }
 
 async function makeDisk(

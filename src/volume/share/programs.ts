@@ -2,9 +2,10 @@
  * The programs of the shares' servers, on a file system of their own: a server that was taken over could open any file of
  * the file system that a descriptor of its leads to, so that none leads to the node's. One copy in memory for all servers.
  */
-import { cp, mkdir, stat } from 'node:fs/promises';
+import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { hasErrno, InfraletError } from '../../base/errors.ts';
+import { InfraletError } from '../../base/errors.ts';
+import { exists } from '../../base/files.ts';
 import { KeyedLock } from '../../base/keyed-lock.ts';
 import { run } from '../../base/process.ts';
 import { mountOf, readMountTable } from '../mount-table.ts';
@@ -53,15 +54,5 @@ export class SharePrograms {
     while (mountOf(await readMountTable(), this.#path)?.point === this.#path) {
       await run('umount', ['--lazy', this.#path], { signal, timeoutMs: TOOL_MS });
     }
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return false;
-    throw error;
   }
 }
