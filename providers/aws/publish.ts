@@ -18,7 +18,7 @@ import { z } from 'zod';
 import { filledBlocks } from '../../src/base/disk-blocks.ts';
 import { errorMessage, InfraletError } from '../../src/base/errors.ts';
 import { systemClock } from '../../src/base/time.ts';
-import { duration, type PublishedImage, type PublishRequest, parseSection } from '../../src/cloud/contract.ts';
+import { duration, type PublishedImage, type PublishRequest, parseOver } from '../../src/cloud/contract.ts';
 
 /** The only size that EBS takes. */
 const BLOCK = 512 * 1024;
@@ -34,12 +34,12 @@ const schema = z.object({
   endpoint: z.url().optional(),
   ebsEndpoint: z.url().optional(),
   /** Blocks on their way at once. An account and region may put 1,000 blocks per second. */
-  uploads: z.int().min(1).max(256).default(32),
+  uploads: z.coerce.number().int().min(1).max(256).default(32),
   /** Between two looks at a snapshot that is being completed, and how long that may take. */
   snapshotEvery: duration('5s'),
   snapshotTimeout: duration('30m'),
   /** The SDK repeats calls that are throttled or fail for now, with growing pauses. */
-  attempts: z.int().min(1).default(8),
+  attempts: z.coerce.number().int().min(1).default(8),
 });
 
 export interface Credentials {
@@ -54,7 +54,7 @@ export async function publish(
   signal: AbortSignal,
   credentials?: Credentials,
 ): Promise<PublishedImage> {
-  const config = parseSection('aws', schema, section);
+  const config = parseOver('aws', schema, section, disk.settings);
   const common = {
     region: config.region,
     maxAttempts: config.attempts,

@@ -8,7 +8,7 @@ import { GoogleAuth } from 'google-auth-library';
 import { z } from 'zod';
 import { errorMessage, InfraletError } from '../../src/base/errors.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
-import { duration, type PublishedImage, type PublishRequest, parseSection } from '../../src/cloud/contract.ts';
+import { duration, type PublishedImage, type PublishRequest, parseOver } from '../../src/cloud/contract.ts';
 import { closePublishing, createPublishing, type Publishing } from './clients.ts';
 import { httpError, OperationError } from './errors.ts';
 import { type Bucket, removeObject, upload } from './upload.ts';
@@ -26,12 +26,12 @@ const schema = z.object({
   endpoint: z.url().optional(),
   storageEndpoint: z.url().optional(),
   /** Tries of one piece of 8 MiB, and milliseconds for one request with it. */
-  uploadAttempts: z.int().min(1).default(8),
+  uploadAttempts: z.coerce.number().int().min(1).default(8),
   uploadTimeout: duration('2m'),
 });
 
 export async function publish(section: unknown, disk: PublishRequest, signal: AbortSignal): Promise<PublishedImage> {
-  const config = parseSection('gcp', schema, section);
+  const config = parseOver('gcp', schema, section, disk.settings);
   const clients = createPublishing(config);
   try {
     const { project } = config;

@@ -10,11 +10,14 @@ export interface Block {
 export async function* filledBlocks(file: string, blockSize: number): AsyncGenerator<Block> {
   await using handle = await open(file, 'r');
   const zeros = Buffer.alloc(blockSize);
+  let buffer = Buffer.alloc(blockSize);
   for (let index = 0; ; index += 1) {
-    const buffer = Buffer.alloc(blockSize);
     const { bytesRead } = await handle.read(buffer, 0, blockSize, index * blockSize);
     if (bytesRead === 0) return;
     const data = buffer.subarray(0, bytesRead);
-    if (!data.equals(zeros.subarray(0, bytesRead))) yield { index, data };
+    if (data.equals(zeros.subarray(0, bytesRead))) continue;
+    yield { index, data };
+    // Who got it may keep it.
+    buffer = Buffer.alloc(blockSize);
   }
 }

@@ -24,8 +24,7 @@ export async function imagePublish(
       `machines of ${provider} start from the image's files: there is nothing to publish`,
     );
   }
-  const configured = config.providers[provider];
-  const section = { ...(typeof configured === 'object' ? configured : {}), ...parseSettings(options.set) };
+  const settings = parseSettings(options.set);
   const onProgress = (text: string): void => line(io.err, text);
   const { file, size, manifest } = await buildDisk({
     directory: config.guestImageDir,
@@ -34,8 +33,9 @@ export async function imagePublish(
   });
   const digest = manifest.imageDigest.slice(0, 16);
   const { id, setting, existed } = await module.publish(
-    section,
+    config.providers[provider],
     {
+      settings,
       file,
       size,
       name: `infralet-guest-${digest}`,

@@ -10,7 +10,7 @@ import type { Clock } from '../base/time.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Placement } from './offers.ts';
 
-export { bytes, duration, parseSection } from './settings.ts';
+export { bytes, duration, parseOver, parseSection } from './settings.ts';
 
 /** What a machine is asked to offer; the provider picks the nearest shape that has at least this much. */
 export interface MachineShape {
@@ -313,6 +313,8 @@ export interface ProviderModule<Config = unknown> {
 }
 
 export interface PublishRequest {
+  /** From the command line, above those of the section. */
+  readonly settings: Readonly<Record<string, string>>;
   /** The raw disk. */
   readonly file: string;
   /** Bytes, a whole number of GiB. */

@@ -20,3 +20,22 @@ export function parseSection<Schema extends z.ZodType>(
     hint: 'correct the configuration file; `infralet config check` shows all problems at once',
   });
 }
+
+/**
+ * Settings of a command, above those of a provider's section: keys that the schema lacks are wrong in the former and of no
+ * concern in the latter.
+ */
+export function parseOver<T extends z.ZodObject>(
+  provider: string,
+  schema: T,
+  section: unknown,
+  settings: Readonly<Record<string, string>>,
+): z.output<T> {
+  const unknown = Object.keys(settings).filter((key) => !Object.hasOwn(schema.shape, key));
+  if (unknown.length > 0) {
+    throw new InfraletError('INVALID_ARGUMENT', `${provider} has no setting ${unknown.join(', ')} here`, {
+      hint: `there are ${Object.keys(schema.shape).join(', ')}`,
+    });
+  }
+  return parseSection(provider, schema, { ...(typeof section === 'object' ? section : {}), ...settings });
+}

@@ -1,5 +1,5 @@
 /** The disk as an AMI: every byte arrives, what fails is repeated or leaves nothing, what is there is found. */
-import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -28,6 +28,7 @@ async function run(ec2: FakeEc2, settings: object = {}, signal = AbortSignal.tim
   return await publish(
     { region: 'us-east-1', endpoint: ec2.endpoint, ebsEndpoint: ec2.endpoint, snapshotEvery: '5ms', ...settings },
     {
+      settings: {},
       ...{ file, size: SIZE, name: 'infralet-guest-1', description: 'a disk', tags: { 'infralet.dev/cluster': 'c' } },
       onProgress: () => undefined,
     },
@@ -41,7 +42,7 @@ test('a snapshot that equals the disk is registered for both firmwares, tagged, 
   const image = await run(ec2);
   const [snapshot] = ec2.ebs.snapshots.values();
   if (!snapshot) throw new Error('there is no snapshot');
-  expect((await readFile(file)).equals(ec2.ebs.volume(snapshot))).toBe(true);
+  expect(await ec2.ebs.equals(snapshot, file)).toBe(true);
   // Five places, and nothing of the zeros between them.
   expect([...snapshot.blocks.keys()].sort((a, b) => a - b)).toEqual([0, 6, 7, 400, 2047]);
   expect(snapshot.tags).toMatchObject({ 'infralet.dev/cluster': 'c', Name: 'infralet-guest-1' });
@@ -68,7 +69,7 @@ test('blocks that are throttled or fail for now are put again', async () => {
   );
   await run(ec2);
   const [snapshot] = ec2.ebs.snapshots.values();
-  expect(snapshot && (await readFile(file)).equals(ec2.ebs.volume(snapshot))).toBe(true);
+  expect(snapshot && (await ec2.ebs.equals(snapshot, file))).toBe(true);
 });
 
 test('what fails for good, or is ended by the user, leaves no snapshot', async () => {
@@ -89,6 +90,19 @@ test('what fails for good, or is ended by the user, leaves no snapshot', async (
   await expect(work).rejects.toThrow();
   clearInterval(stop);
   expect(ec2.ebs.snapshots.size).toBe(0);
+});
+
+test('settings of the command line that are none are refused before anything is made', async () => {
+  await using ec2 = await startFakeEc2();
+  const disk = { file, size: SIZE, name: 'x', description: '', tags: {}, onProgress: () => undefined };
+  const section = { region: 'us-east-1', endpoint: ec2.endpoint, ebsEndpoint: ec2.endpoint, subnets: ['subnet-1'] };
+  await expect(
+    publish(section, { ...disk, settings: { regoin: 'x' } }, AbortSignal.timeout(5000)),
+  ).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringContaining('regoin'),
+  });
+  expect([ec2.calls, ec2.ebs.calls]).toEqual([[], []]);
 });
 
 test('a snapshot that cannot be deleted is named, and used by the next try', async () => {

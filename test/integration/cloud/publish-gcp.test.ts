@@ -30,6 +30,7 @@ async function run(gce: FakeGce, settings: object = {}, signal = AbortSignal.tim
   return await publish(
     { project: 'p', bucket: 'images', endpoint: gce.endpoint, storageEndpoint: gce.endpoint, ...settings },
     {
+      settings: {},
       ...{ file, size: SIZE, name: 'infralet-guest-1', description: 'a disk', tags: { 'infralet.dev/cluster': 'C1' } },
       onProgress: () => undefined,
     },

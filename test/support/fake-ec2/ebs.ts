@@ -1,5 +1,6 @@
 /** EBS direct APIs (REST) and what EC2 makes of a snapshot: blocks are checked as EBS checks them, and kept. */
 import { createHash } from 'node:crypto';
+import { open } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { buffer } from 'node:stream/consumers';
 
@@ -46,11 +47,16 @@ export class FakeEbs {
   readonly calls: string[] = [];
   #count = 0;
 
-  /** The bytes of a volume made from it. */
-  volume({ sizeGib, blocks }: FakeSnapshot): Buffer {
-    const volume = Buffer.alloc(sizeGib * 2 ** 30);
-    for (const [index, data] of blocks) data.copy(volume, index * BLOCK);
-    return volume;
+  /** Whether a volume made from it has the very bytes of that file. */
+  async equals({ sizeGib, blocks }: FakeSnapshot, file: string): Promise<boolean> {
+    await using handle = await open(file, 'r');
+    const buffer = Buffer.alloc(BLOCK);
+    const zeros = Buffer.alloc(BLOCK);
+    for (let index = 0; index < (sizeGib * 2 ** 30) / BLOCK; index += 1) {
+      const { bytesRead } = await handle.read(buffer, 0, BLOCK, index * BLOCK);
+      if (bytesRead !== BLOCK || !buffer.equals(blocks.get(index) ?? zeros)) return false;
+    }
+    return (await handle.stat()).size === sizeGib * 2 ** 30;
   }
 
   register(request: Readonly<Record<string, string>>): FakeImage {
