@@ -24,6 +24,7 @@ beforeAll(async () => {
     await TestNode.start({
       settings: {
         provider: 'aws',
+        policy: { annotations: [{ namespaces: ['*'], allow: ['market'] }] },
         providers: {
           aws: {
             region: 'us-east-1',
@@ -43,10 +44,17 @@ afterAll(async () => {
 });
 
 test('a pod on a machine of EC2, from the API to its last byte', async () => {
-  const pod = await TestPod.run(node).catch(async (error: unknown) => {
-    const consoles = await Promise.all(ec2.cloud.alive.map((entry) => ec2.cloud.console(entry)));
-    throw new Error(`${consoles.join('\n')}\n${(await node.daemonLog()).slice(-6000)}`, { cause: error });
-  });
+  const hostPort = 18_093;
+  const asked = {
+    annotations: { 'infralet.dev/market': 'spot' },
+    portMappings: [{ protocol: 'TCP', containerPort: 8090, hostPort, hostIp: '' }],
+  } as const;
+  const pod = await TestPod.run(node, { ...asked, portMappings: [...asked.portMappings] }).catch(
+    async (error: unknown) => {
+      const consoles = await Promise.all(ec2.cloud.alive.map((entry) => ec2.cloud.console(entry)));
+      throw new Error(`${consoles.join('\n')}\n${(await node.daemonLog()).slice(-6000)}`, { cause: error });
+    },
+  );
   const [instance] = ec2.cloud.alive;
   if (!instance) throw new Error('no instance runs');
   // What a machine is told, it is told under a token.
@@ -64,6 +72,8 @@ test('a pod on a machine of EC2, from the API to its last byte', async () => {
   // The pod's network: from the node to the pod, and from the pod to the node's bridge.
   const answer = await fetch(`http://${ip}:8090/etc/hostname`, { signal: AbortSignal.timeout(30_000) });
   expect(answer.status).toBe(200);
+  const mapped = await fetch(`http://127.0.0.1:${hostPort}/etc/hostname`, { signal: AbortSignal.timeout(30_000) });
+  expect(mapped.status).toBe(200);
   expect(
     await app.sh('ping -c1 -W5 $(ip route | sed -n "s/default via \\([^ ]*\\).*/\\1/p") >/dev/null && echo ok'),
   ).toBe('ok');
@@ -78,7 +88,19 @@ test('a pod on a machine of EC2, from the API to its last byte', async () => {
   const kib = Number(await app.sh("df -k / | awk 'NR==2 { print $2 }'"));
   expect(kib).toBeGreaterThan((gib - 1) * 2 ** 20);
 
-  expect(machines.running).toHaveLength(1);
+  // EC2 takes the spot machine back: the pod's containers end in good order, and say why.
+  const polite = await pod.start('trap "echo last words; exit 3" TERM; echo first; while :; do sleep 0.1; done');
+  await polite.logged('first');
+  machines.announceEnd(instance, 120_000);
+  expect(await polite.exited()).toMatchObject({
+    exitCode: 3,
+    reason: 'SpotInterruption',
+    message: expect.stringMatching(/^the cloud takes the pod's spot machine .* back: terminate in 1\d\d s/),
+  });
+  expect((await app.exited()).reason).toBe('SpotInterruption');
+  await polite.logged('last words');
+  const { status } = await node.cri.PodSandboxStatus({ podSandboxId: pod.id });
+  expect(status?.state).toBe('SANDBOX_NOTREADY');
   await pod.remove();
   await until(() => (ec2.cloud.alive.length === 0 && machines.running.length === 0 ? true : undefined), {
     everyMs: 50,

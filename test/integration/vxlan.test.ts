@@ -15,7 +15,7 @@ import type { PodNetworkResult, PodNetworkSpec, VxlanLink } from '../../src/netw
 import { nullLogger } from '../../src/telemetry/log.ts';
 import { AgentWorld } from '../support/agent/machine.ts';
 import { endChild } from '../support/pod-wire.ts';
-import { type RemoteMachine, remoteMachine } from '../support/remote-machine.ts';
+import { ofIpv6, type RemoteMachine, remoteMachine } from '../support/remote-machine.ts';
 import { traffic } from '../support/traffic.ts';
 import { type InnerDatagram, vxlanPacket } from '../support/vxlan-frame.ts';
 
@@ -57,9 +57,13 @@ function spec(portMappings: PodNetworkSpec['portMappings'] = [], sandboxId = new
 const podIp = (result: PodNetworkResult): string => result.addresses[0]?.address.split('/')[0] ?? '';
 const netnsOf = (result: PodNetworkResult): string => result.netns.replace('/run/netns/', '');
 
-async function linked(machine: RemoteMachine, pod: PodNetworkSpec): Promise<readonly [PodNetworkResult, VxlanLink]> {
+async function linked(
+  machine: RemoteMachine,
+  pod: PodNetworkSpec,
+  address: string = machine.address[0],
+): Promise<readonly [PodNetworkResult, VxlanLink]> {
   const result = await network.add(pod, signal);
-  const link = await network.join(pod, result, { kind: 'vxlan', address: machine.address[0] }, signal);
+  const link = await network.join(pod, result, { kind: 'vxlan', address }, signal);
   if (!link) throw new Error('there is no link');
   await machine.configure(result, link);
   return [result, link];
@@ -238,6 +242,27 @@ test('nobody but its machine sends for a pod, and nobody but its node sends to i
     /exit code 1/,
   );
   await sh(`ip addr del 169.254.169.254/32 dev ${BRIDGE}`);
+});
+
+test('a cloud network of IPv6 carries pods as well, with its larger headers, and keeps strangers out', async () => {
+  await using machine = await remoteMachine(world, 7);
+  const [own, node] = [ofIpv6(machine.address[0]), ofIpv6(machine.node[0])];
+  const [result, link] = await linked(machine, spec(), own);
+  expect(link).toMatchObject({ local: node, remote: own, mtu: 1430 });
+  const size = 4 * 2 ** 20;
+  await using _server = await traffic.serve(machine.pod, 8080);
+  expect((await traffic.fetch(undefined, podIp(result), 8080, size)).digest).toBe(traffic.digest(size));
+  network = open();
+  expect(
+    await network.join(spec([], (await network.list(signal))[0]), result, { kind: 'vxlan', address: own }, signal),
+  ).toEqual(link);
+  expect((await traffic.fetch(undefined, podIp(result), 8080, size)).digest).toBe(traffic.digest(size));
+  const rules = await sh(`ip netns exec ${machine.netns} nft list table inet infralet-pod-link`);
+  expect(rules).toContain(`ip6 saddr != ${node} drop`);
+  // A machine that is told of an address that it does not have says so.
+  await expect(machine.configure(result, { ...link, remote: 'fd42:97::99' })).rejects.toThrow(
+    /does not have the address fd42:97::99/,
+  );
 });
 
 test('numbers: one that is taken is passed over, one that was noted stays; a machine may come back with another address', async () => {

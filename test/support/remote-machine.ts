@@ -38,6 +38,8 @@ export async function remoteMachine(world: AgentWorld, number: number, mtu = 150
       ` ip link set ${veth} up && ip -n ${netns} link set eth0 up && ip -n ${netns} link set lo up && ip -n ${pod} link set lo up`,
   );
   for (const each of node) await sh(`ip addr add ${each}/24 dev ${veth}`);
+  await sh(`ip addr add ${ofIpv6(node[0])}/64 dev ${veth} nodad`);
+  await sh(`ip -n ${netns} addr add ${ofIpv6(address[0])}/64 dev eth0 nodad`);
   for (const each of address) await sh(`ip -n ${netns} addr add ${each}/24 dev eth0`);
   const { machine, channel } = await world.enrolled({ place: { netns, host: address[0] } });
   mkdirSync(join(machine.dir, 'sys', 'class'), { recursive: true });
@@ -71,4 +73,10 @@ export async function remoteMachine(world: AgentWorld, number: number, mtu = 150
     },
     [Symbol.asyncDispose]: async () => await made.disposeAsync(),
   };
+}
+
+/** The IPv6 address of who has this one: only the first of each end has one. */
+export function ofIpv6(address: string): string {
+  const [, , number, last] = address.split('.');
+  return `fd42:97:${number}::${last}`;
 }

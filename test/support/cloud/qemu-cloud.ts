@@ -46,7 +46,8 @@ export class QemuCloud implements LaunchBackend, AsyncDisposable {
   async start(instance: FakeInstance, onOff: () => void): Promise<void> {
     const { id, address, request } = instance;
     const { device, mac } = await this.lan.tap(address);
-    this.#known.set(address, { id, userData: Buffer.from(instance.userData, 'base64').toString() });
+    const spot = instance.market === 'spot' ? { notice: undefined } : undefined;
+    this.#known.set(address, { id, userData: Buffer.from(instance.userData, 'base64').toString(), spot });
     let machine = this.#machines.get(id);
     if (!machine) {
       machine = { disk: join(this.#directory, `${id}.qcow2`), console: join(this.#directory, id), process: undefined };
@@ -84,6 +85,12 @@ export class QemuCloud implements LaunchBackend, AsyncDisposable {
     this.#known.delete(instance.address);
     const machine = this.#machines.get(instance.id);
     if (machine) await rm(machine.disk, { force: true });
+  }
+
+  /** The notice that a spot machine is taken back, `ms` from now. */
+  announceEnd({ address }: FakeInstance, ms: number): void {
+    const machine = this.#known.get(address);
+    if (machine) this.#known.set(address, { ...machine, spot: { notice: Date.now() + ms } });
   }
 
   async console({ id }: FakeInstance): Promise<string> {
