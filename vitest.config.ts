@@ -43,7 +43,8 @@ export default defineConfig({
           globalSetup: ['test/support/shared-templates.ts'],
           testTimeout: 300_000,
           hookTimeout: 600_000,
-          ...serial,
+          // Each file has a node, a bridge and a subnet of its own; an emulated machine has one processor and often waits.
+          maxWorkers: 2,
         },
       },
     ],

@@ -19,6 +19,8 @@ let serial = 0;
 
 /** Booting an emulated machine on a busy host. */
 export const BOOT_MS = 240_000;
+/** Starting the daemon there. */
+const DAEMON_MS = 120_000;
 
 export const BUSYBOX = 'e2e.test/busybox:1';
 
@@ -119,7 +121,7 @@ export class TestNode implements AsyncDisposable {
           () => undefined,
         );
       },
-      { everyMs: 50, signal: AbortSignal.timeout(30_000) },
+      { everyMs: 50, signal: AbortSignal.timeout(DAEMON_MS) },
     );
   }
 

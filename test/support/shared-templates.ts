@@ -1,4 +1,4 @@
-/** One template for all end-to-end test files: a boot less for each of them. Gone with the test run. */
+/** One template for the end-to-end test files of a worker: a boot less for each of them. Gone with the test run. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,10 +12,12 @@ export async function setup(): Promise<void> {
 
 /** Run by vitest after the last one. */
 export async function teardown(): Promise<void> {
-  await rm(sharedTemplates(), { recursive: true, force: true });
+  await rm(process.env[VARIABLE] ?? '', { recursive: true, force: true });
 }
 
-/** The directory of this run; empty outside of the end-to-end tests: each daemon has its own. */
+/** This worker's directory; empty outside of the end-to-end tests: each daemon has its own. */
 export function sharedTemplates(): string {
-  return process.env[VARIABLE] ?? '';
+  const directory = process.env[VARIABLE] ?? '';
+  // Two daemons at once would build the same template twice and remove what the other one still wants.
+  return directory === '' ? '' : join(directory, process.env['VITEST_POOL_ID'] ?? '1');
 }
