@@ -84,6 +84,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       describe,
       explainSize: async (pod, explain) => await explainSize(parseFootprint(pod), config, provider, explain),
       orphans: runtime.orphans,
+      volumes: runtime.volumes,
       why,
       templates: templateAdmin(config, provider),
       drainMs: config.server.drain,

@@ -32,6 +32,7 @@ import { Launcher } from './sandbox/launcher.ts';
 import { SandboxManager } from './sandbox/manager.ts';
 import { measureSandboxes } from './sandbox/meters.ts';
 import { observeSteps } from './sandbox/observe-steps.ts';
+import { type PodVolumes, podVolumes } from './sandbox/pod-volumes.ts';
 import { Pool } from './sandbox/pool.ts';
 import { Reconciler } from './sandbox/reconciler.ts';
 import type { SandboxService } from './sandbox/service.ts';
@@ -88,6 +89,8 @@ export interface NodeRuntime extends AsyncDisposable {
   readonly pools: (signal: AbortSignal) => Promise<readonly Readonly<Record<string, unknown>>[]>;
   /** What carries the node's name and belongs to no sandbox. */
   readonly orphans: Pick<Sweeper, 'orphans' | 'remove'>;
+  /** Block volumes of the provider in pods' machines. */
+  readonly volumes: PodVolumes;
   /** All that is known about a sandbox (id or unique prefix), JSON-able. */
   readonly describe: (id: string, signal: AbortSignal) => Promise<Readonly<Record<string, unknown>>>;
   /** Why a pod is as it is: by the beginning of a sandbox id, by pod uid, name or NAMESPACE/NAME; JSON-able. */
@@ -312,6 +315,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     stats,
     events,
     orphans: sweeper,
+    volumes: podVolumes({ store: sandboxStore, journal, provider }),
     traceOf: traces.ofRequest,
     list: (signal) => listSandboxes(known, signal),
     describe: (id, signal) => describeSandbox(known, id, signal),

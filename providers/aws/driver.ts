@@ -23,6 +23,7 @@ import { readCatalogue } from './catalogue.ts';
 import type { AwsConfig } from './config.ts';
 import { classify, classifyStateReason } from './errors.ts';
 import { leftovers } from './leftovers.ts';
+import { volumes } from './volumes.ts';
 
 const GIB = 2 ** 30;
 /** One page of DescribeInstances; the most that EC2 gives. */
@@ -132,6 +133,8 @@ export function awsDriver(options: AwsDriverOptions): CloudDriver {
         await client.send(new StartInstancesCommand({ InstanceIds: [...ids] }), { abortSignal: signal });
       },
     },
+
+    volumes: volumes(client),
 
     leftovers: leftovers(client),
 

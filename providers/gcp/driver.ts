@@ -9,6 +9,7 @@ import { type Clients, closeClients, createClients } from './clients.ts';
 import type { GcpConfig } from './config.ts';
 import { classify, httpError, OperationError } from './errors.ts';
 import { customType, offersOf } from './types.ts';
+import { volumes } from './volumes.ts';
 
 type GceInstance = protos.google.cloud.compute.v1.IInstance;
 type Operation = protos.google.cloud.compute.v1.IOperation;
@@ -155,6 +156,8 @@ export function gcpDriver(config: GcpConfig): CloudDriver {
         }
       },
     },
+
+    volumes: volumes(clients, project, place, finish),
 
     leftovers: diskLeftovers(clients, config),
 

@@ -52,6 +52,9 @@ export interface AdminClient extends Disposable {
   /** What carries the node's name and belongs to no sandbox. */
   orphans(limits: CallLimits): Promise<readonly Orphan[]>;
   removeOrphans(orphans: readonly Pick<Orphan, 'kind' | 'id'>[], limits: CallLimits): Promise<readonly RemovalResult[]>;
+  /** Resolves with the disk's serial. @param pod as with `why`. */
+  attachVolume(pod: string, volume: string, limits: CallLimits): Promise<string>;
+  detachVolume(pod: string, volume: string, limits: CallLimits): Promise<void>;
 }
 
 /** Connects with the first call. */
@@ -109,6 +112,11 @@ export function connectAdmin(criSocket: string): AdminClient {
     removeOrphans: async (orphans, limits) => {
       const { json } = await callUnary(client, Admin.service.RemoveOrphans, { orphans: [...orphans] }, limits);
       return parse(z.array(removal), json);
+    },
+    attachVolume: async (pod, volume, limits) =>
+      (await callUnary(client, Admin.service.AttachVolume, { pod, volume }, limits)).serial,
+    detachVolume: async (pod, volume, limits) => {
+      await callUnary(client, Admin.service.DetachVolume, { pod, volume }, limits);
     },
     [Symbol.dispose]: () => client.close(),
   };

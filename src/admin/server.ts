@@ -5,11 +5,13 @@ import { type Clock, systemClock } from '../base/time.ts';
 import type { Check, Cloning, TemplateInfo } from '../cloud/contract.ts';
 import type { AdminHandlers } from '../gen/infralet/admin/v1/Admin.ts';
 import type { OrphanName__Output } from '../gen/infralet/admin/v1/OrphanName.ts';
+import type { PodVolume__Output } from '../gen/infralet/admin/v1/PodVolume.ts';
 import type { Template } from '../gen/infralet/admin/v1/Template.ts';
 import type { ImageService } from '../image/service.ts';
 import { unary } from '../rpc/adapter.ts';
 import { CallTracker } from '../rpc/calls.ts';
 import { listenUnix } from '../rpc/unix-listener.ts';
+import type { PodVolumes } from '../sandbox/pod-volumes.ts';
 import { ORPHAN_KINDS, type Orphan, type Sweeper } from '../sandbox/sweeper.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { loadAdmin } from './protocol.ts';
@@ -31,6 +33,7 @@ export interface AdminServerOptions {
   /** What machine a pod would get; JSON-able. */
   readonly explainSize: (podJson: string, signal: AbortSignal) => Promise<object>;
   readonly orphans: Pick<Sweeper, 'orphans' | 'remove'>;
+  readonly volumes: PodVolumes;
   /** Templates of the provider; absent when it makes none or the configuration wants none. */
   readonly templates?: TemplateAdmin | undefined;
   /** Milliseconds that calls in progress get when the server is disposed of. */
@@ -98,6 +101,15 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Asy
     RemoveOrphans: unary(adapter, 'RemoveOrphans', async ({ orphans }, { signal }) => ({
       json: JSON.stringify(await options.orphans.remove(orphans.map(orphanName), signal)),
     })),
+    AttachVolume: unary(adapter, 'AttachVolume', async (request, { signal }) => {
+      const { pod, volume } = podVolume(request);
+      return { serial: await options.volumes.attach(pod, volume, signal) };
+    }),
+    DetachVolume: unary(adapter, 'DetachVolume', async (request, { signal }) => {
+      const { pod, volume } = podVolume(request);
+      await options.volumes.detach(pod, volume, signal);
+      return {};
+    }),
     RemoveTemplate: unary(adapter, 'RemoveTemplate', async ({ id }, { signal }) => {
       await options.templates?.remove(id, signal);
       return {};
@@ -127,6 +139,11 @@ function orphanName({ kind, id }: OrphanName__Output): Pick<Orphan, 'kind' | 'id
   const known = ORPHAN_KINDS.find((each) => each === kind);
   if (known) return { kind: known, id };
   throw new InfraletError('INVALID_ARGUMENT', `orphans: ${JSON.stringify(kind)} is no kind of orphan`);
+}
+
+function podVolume({ pod, volume }: PodVolume__Output): PodVolume__Output {
+  if (pod !== '' && volume !== '') return { pod, volume };
+  throw new InfraletError('INVALID_ARGUMENT', 'pod and volume: must not be empty');
 }
 
 function template({ id, state, since, shape, memoryBytes, diskBytes, clones }: TemplateInfo): Template {

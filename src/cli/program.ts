@@ -226,6 +226,22 @@ function build(io: Io, exitWith: (code: number) => void): Command {
       await templateRemove(admin, ids, io);
     });
 
+  const volume = program.command('volume').description("block volumes of the cloud in pods' machines");
+  for (const [name, text] of [
+    ['attach', "give a volume to a pod's machine, and say by which serial its kernel knows the disk"],
+    ['detach', 'take it back'],
+  ] as const) {
+    volume
+      .command(`${name} <pod> <volume>`)
+      .description(text)
+      .option(config, configHelp)
+      .action(async (pod: string, id: string, options: ConfigOption) => {
+        const { volumeAttach, volumeDetach } = await import('./volume.ts');
+        using admin = await adminClient(await load(options));
+        await (name === 'attach' ? volumeAttach : volumeDetach)(admin, pod, id, io);
+      });
+  }
+
   const settings = program.command('config').description('the configuration file');
   settings
     .command('check [file]')

@@ -230,6 +230,17 @@ export interface Leftovers {
   remove(leftover: Leftover, signal: AbortSignal): Promise<void>;
 }
 
+/** Block volumes that exist already (an EBS volume, a persistent disk), in running machines. */
+export interface Volumes {
+  /**
+   * Resolves when the machine has it, with the serial number by which its kernel knows the disk. Succeeds when it has it
+   * already; fails with an `invalid` fault when there is no such volume, or another machine has it.
+   */
+  attach(id: InstanceId, volume: string, signal: AbortSignal): Promise<{ readonly serial: string }>;
+  /** Resolves when the volume is free again. Succeeds when the machine does not have it, or is gone. */
+  detach(id: InstanceId, volume: string, signal: AbortSignal): Promise<void>;
+}
+
 /** What a provider has asked of its cloud so far. Classes and outcomes are few: they are labels of metrics. */
 export interface ProviderFigures {
   readonly calls: readonly {
@@ -274,6 +285,7 @@ export interface Provider extends AsyncDisposable {
   readonly explain?: (shape: MachineShape, placement: Placement, signal: AbortSignal) => Promise<Explanation>;
   readonly clone?: Cloning;
   readonly power?: Power;
+  readonly volumes?: Volumes;
   /**
    * Gives a running machine as much as `shape` says, no more than it was made with. What cannot be changed while it runs
    * stays; the CPU, where it is shared, can. Safe to repeat.

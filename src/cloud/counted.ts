@@ -39,7 +39,7 @@ export function countedDriver(driver: CloudDriver, counts: CallCounts): CloudDri
       throw error;
     }
   };
-  const { power, leftovers, custom } = driver;
+  const { power, leftovers, custom, volumes } = driver;
   return {
     name: driver.name,
     maxPerCall: driver.maxPerCall,
@@ -58,6 +58,15 @@ export function countedDriver(driver: CloudDriver, counts: CallCounts): CloudDri
           power: {
             suspend: (ids, signal) => counted('other', signal, () => power.suspend(ids, signal)),
             resume: (ids, signal) => counted('other', signal, () => power.resume(ids, signal)),
+          },
+        }
+      : {}),
+    ...(volumes
+      ? {
+          volumes: {
+            find: (volume, signal) => counted('describe', signal, () => volumes.find(volume, signal)),
+            attach: (id, volume, signal) => counted('other', signal, () => volumes.attach(id, volume, signal)),
+            detach: (id, volume, signal) => counted('other', signal, () => volumes.detach(id, volume, signal)),
           },
         }
       : {}),

@@ -42,6 +42,14 @@ export interface CloudMachine {
   readonly market: Offer['market'];
 }
 
+export interface CloudVolume {
+  /** That have it, are getting it or are giving it up. */
+  readonly machines: readonly string[];
+  readonly state: 'free' | 'attached' | 'changing';
+  /** As the kernel of a machine that has it shows it. */
+  readonly serial: string;
+}
+
 /** A fault with what it says about more than this one call. */
 export interface CloudFault extends Fault {
   /** For `no-capacity`: what is not to be had. @default offer */
@@ -73,6 +81,14 @@ export interface CloudDriver extends AsyncDisposable {
   readonly power?: {
     suspend(ids: readonly string[], signal: AbortSignal): Promise<void>;
     resume(ids: readonly string[], signal: AbortSignal): Promise<void>;
+  };
+  /** Block volumes that exist already. */
+  readonly volumes?: {
+    /** Undefined: there is no such volume. */
+    find(volume: string, signal: AbortSignal): Promise<CloudVolume | undefined>;
+    /** May return before it is attached. */
+    attach(id: string, volume: string, signal: AbortSignal): Promise<void>;
+    detach(id: string, volume: string, signal: AbortSignal): Promise<void>;
   };
   /** Disks, interfaces and addresses that carry these tags and belong to no machine. */
   readonly leftovers?: {

@@ -25,17 +25,20 @@ import {
   type Provider,
   type ProviderFigures,
   TAGS,
+  type Volumes,
 } from './contract.ts';
 import { CallCounts, countedDriver } from './counted.ts';
 import { API_CLASSES, type ApiClass, type CloudDriver, type CloudFault, type CloudMachine } from './driver.ts';
 import { LAUNCH_REACTIONS } from './fault-policy.ts';
 import type { FleetConfig } from './fleet-config.ts';
 import { LaunchCalls, type Outcome } from './launch-calls.ts';
+import { LaunchFault, noOffer } from './launch-fault.ts';
 import type { LaunchRow, LaunchStore } from './launch-store.ts';
 import { CallLimiter } from './limiter.ts';
 import { type Offer, offerKey, type Placement } from './offers.ts';
 import { MachineSnapshot } from './snapshot.ts';
 import { UnavailableOffers } from './unavailable.ts';
+import { limitedVolumes } from './volumes.ts';
 
 /** Port of the agent in every machine of a cloud. */
 const AGENT_PORT = 7443;
@@ -63,6 +66,7 @@ export class CloudProvider implements Provider {
   readonly leased = true;
   readonly linkFirst = true;
   readonly power?: Power;
+  readonly volumes?: Volumes;
   readonly leftovers?: Leftovers;
   readonly limiters: Readonly<Record<ApiClass, CallLimiter>>;
   readonly #options: CloudProviderOptions;
@@ -114,7 +118,8 @@ export class CloudProvider implements Provider {
         resume: async (ids, signal) => await this.#switch(ids, 'running', power.resume.bind(power), signal),
       };
     }
-    const { leftovers } = driver;
+    const { leftovers, volumes } = driver;
+    if (volumes) this.volumes = limitedVolumes(volumes, this.limiters, { everyMs: config.describeEvery, clock });
     if (leftovers) {
       this.leftovers = {
         list: async (signal) => {
@@ -439,15 +444,6 @@ export class CloudProvider implements Provider {
   }
 }
 
-/** A launch that came to nothing, with the fault that decided it. */
-class LaunchFault extends Error {
-  readonly fault: CloudFault;
-  constructor(fault: CloudFault) {
-    super(fault.message);
-    this.fault = fault;
-  }
-}
-
 function explained({ type, zone, market, pricePerHour, estimated }: Offer): ExplainedOffer {
   const { name, cpuMillis, memoryBytes, gpus } = type;
   return { type: name, zone, market, pricePerHour, estimated, cpuMillis, memoryBytes, gpus };
@@ -486,14 +482,4 @@ function groupKey({ shape }: LaunchRequest, offer: Offer): string {
   return createHash('sha256')
     .update(`${offerKey(offer)}|${shape.diskBytes}`)
     .digest('hex');
-}
-
-function noOffer({ rejected }: Choice, last: CloudFault | undefined): CloudFault {
-  if (last) return last;
-  // Of many reasons the one that rules out most says most.
-  const counts = new Map<string, number>();
-  for (const { reason } of rejected) counts.set(reason, (counts.get(reason) ?? 0) + 1);
-  const top = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 3);
-  const why = top.map(([reason, count]) => `${count} × ${reason}`).join('; ');
-  return { kind: 'no-capacity', message: `none of ${rejected.length} offers fits: ${why || 'the catalogue is empty'}` };
 }

@@ -320,6 +320,7 @@ function sandboxInfo(record: SandboxRecord): Readonly<Record<string, unknown>> {
     listed: record.listed,
     wanted: record.wanted,
     reason: record.reason,
+    interruption: record.interruption ?? '',
     lastError: record.lastError,
     podName: record.podName,
     podNamespace: record.podNamespace,
@@ -331,6 +332,7 @@ function sandboxInfo(record: SandboxRecord): Readonly<Record<string, unknown>> {
     resources: record.resources ?? null,
     podIp: podIps(record)[0] ?? '',
     netns: record.networkResult?.netns ?? '',
+    link: record.link ?? null,
     timeline: Object.entries(record.timeline)
       .map(([phase, at]) => ({ phase, ms: Math.round(at - record.createdAt) }))
       .sort((a, b) => a.ms - b.ms),

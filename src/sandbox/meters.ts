@@ -115,11 +115,17 @@ function measureStarts(meters: Meters, store: SandboxStore): void {
     ['start', 'outcome'],
   );
   const lost = meters.counter('infralet_sandboxes_lost_total', 'Sandboxes that were ready and have failed.', []);
+  const interrupted = meters.counter(
+    'infralet_interruptions_total',
+    'Pods whose machine the cloud has announced to take back.',
+    [],
+  );
   store.onChange((before, after) => {
     const record = after?.record;
     const was = before?.record;
     const last = record ?? was;
     if (last?.pool !== '') return;
+    if (was && was.interruption === undefined && record?.interruption !== undefined) interrupted({});
     const start = startOf(last);
     if (record?.state === 'ready' && was?.state !== 'ready' && was?.listed !== true) {
       outcomes({ start, outcome: 'ready' });

@@ -17,6 +17,11 @@ providerSuite('aws', async () => {
       opened = openAws({ endpoint: ec2.endpoint, stateDir });
       return opened;
     },
+    volume: async ({ purchase }) => {
+      const id = `vol-${String(ec2.cloud.volumes.size).padStart(17, 'a')}`;
+      ec2.cloud.volumes.set(id, { id, zone: purchase?.zone ?? '', attachment: undefined, looks: 0 });
+      return id;
+    },
     consoleReady: async (provider, id, signal) => await provider.console(id, 1000, signal),
     leftovers: async () => {
       const known = await opened?.describe({ by: 'tags', tags: {} }, AbortSignal.timeout(10_000));

@@ -17,6 +17,11 @@ providerSuite('gcp', async () => {
       opened = openGcp({ endpoint: gce.endpoint, stateDir });
       return opened;
     },
+    volume: async ({ purchase }) => {
+      const name = `data-${gce.disks.size}`;
+      gce.disks.set(`${purchase?.zone ?? ''}/${name}`, { name });
+      return `${purchase?.zone ?? ''}/${name}`;
+    },
     consoleReady: async (provider, id, signal) => await provider.console(id, 1000, signal),
     leftovers: async () => {
       const known = await opened?.describe({ by: 'tags', tags: {} }, AbortSignal.timeout(10_000));

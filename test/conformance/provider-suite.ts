@@ -20,6 +20,8 @@ export interface ProviderHarness extends AsyncDisposable {
   readonly durable: boolean;
   /** Waits until the machine's console must have something. */
   consoleReady(provider: Provider, id: InstanceId, signal: AbortSignal): Promise<string>;
+  /** Makes a block volume that this machine can have, and says its name; only where the provider has `volumes`. */
+  readonly volume?: (instance: Instance) => Promise<string>;
   /** What exists beside the provider's own answers: processes, files, devices. Empty when nothing does. */
   leftovers(): Promise<readonly string[]>;
 }
@@ -268,6 +270,37 @@ export function providerSuite(
       }
       expect(await states()).toEqual(['running']);
       expect(await harness.leftovers()).toEqual([]);
+    });
+
+    test('attaches a volume to one machine at a time, and takes it back', async () => {
+      const { volumes } = provider;
+      if (!volumes || !harness.volume) return;
+      const [one, two] = [await launch(request()), await launch(request())];
+      const volume = await harness.volume(one);
+      const kind = async (work: Promise<unknown>): Promise<string> =>
+        await work.then(
+          () => 'done',
+          (error: unknown) => provider.classify(error).kind,
+        );
+      const { serial } = await volumes.attach(one.id, volume, signal);
+      expect(serial).not.toBe('');
+      expect(await volumes.attach(one.id, volume, signal)).toEqual({ serial });
+      expect(await kind(volumes.attach(two.id, volume, signal))).toBe('invalid');
+      await volumes.detach(two.id, volume, signal);
+      expect(await kind(volumes.attach(two.id, volume, signal))).toBe('invalid');
+      await volumes.detach(one.id, volume, signal);
+      await volumes.detach(one.id, volume, signal);
+      // Two of them side by side; a machine that ends lets go of its own.
+      const another = await harness.volume(one);
+      expect((await volumes.attach(one.id, another, signal)).serial).not.toBe(serial);
+      await volumes.attach(one.id, volume, signal);
+      await provider.terminate([one.id], signal);
+      await volumes.detach(one.id, volume, signal);
+      for (const unknown of ['no-such-volume', '../..', 'vol-00000000000000000', 'us-east1-b/nobody']) {
+        expect(await kind(volumes.attach(two.id, unknown, signal))).toBe('invalid');
+        await volumes.detach(two.id, unknown, signal);
+      }
+      await expect(volumes.attach(two.id, volume, AbortSignal.abort())).rejects.toThrow(/abort/i);
     });
 
     test('names prices that grow with the machine, or none', () => {

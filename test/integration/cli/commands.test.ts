@@ -183,6 +183,7 @@ const admin = async (listed: readonly Readonly<Record<string, unknown>>[] = [REA
         return named.map(({ kind, id }) => ({ kind, id, outcome: kind === 'disk' ? 'failed' : 'removed', reason: '' }));
       },
     },
+    volumes: { attach: async () => '', detach: async () => undefined },
     why: async (pod) => {
       if (pod !== 'default/web') throw new InfraletError('NOT_FOUND', `there is no pod ${pod}`);
       return WHY;

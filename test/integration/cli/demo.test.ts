@@ -43,7 +43,7 @@ it('runs a pod with the labels of a kubelet, which crictl shows, and removes it 
       pools: never,
       describe: never,
       doctor: never,
-      ...{ explainSize: never, orphans: never, removeOrphans: never },
+      ...{ explainSize: never, orphans: never, removeOrphans: never, attachVolume: never, detachVolume: never },
       why: never,
       ...templates,
       [Symbol.dispose]: () => undefined,

@@ -40,7 +40,7 @@ test('starts, steps, calls, costs and states are what has happened; pods have no
     },
   });
   const first = await node.pod('web-one');
-  await node.pod('web-two');
+  const second = await node.pod('web-two');
   await expect(node.pod('bad')).rejects.toThrow('no address left');
   await node.client.StopPodSandbox({ podSandboxId: first });
   // The failed one is taken down in the background.
@@ -75,6 +75,11 @@ test('starts, steps, calls, costs and states are what has happened; pods have no
   expect(at('infralet_orphans{kind="machine"}')).toBe(0);
   expect(at('process_resident_memory_bytes')).toBeGreaterThan(1e6);
   expect([...seen.keys()].filter((name) => name.includes('web-one') || name.includes(first))).toEqual([]);
+  node.world.guests.say(second, { kind: 'interruption', action: 'terminate', noticeMs: 1000 });
+  await until(async () => (await scrape(metrics.url)).get('infralet_interruptions_total') === 1 || undefined, {
+    everyMs: 20,
+    signal,
+  });
 });
 
 test('a pool: what waits, what was claimed and missed; its pods start as of a pool', async () => {

@@ -1,6 +1,6 @@
 /** The actions that Infralet uses, from parameters to answers. */
 import { Buffer } from 'node:buffer';
-import { Ec2Fault, type FakeCloud, type FakeInstance, type FakeType } from './cloud.ts';
+import { Ec2Fault, type FakeCloud, type FakeInstance, type FakeType, type FakeVolume } from './cloud.ts';
 import type { Params } from './params.ts';
 import type { Xml } from './xml.ts';
 
@@ -121,10 +121,70 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
       cloud.options.zones.map((availabilityZone) => ({ instanceType: name, availabilityZone, spotPrice })),
     ),
   }),
-  DescribeVolumes: () => ({ volumeSet: [] }),
+  DescribeVolumes: (cloud, params) => {
+    const ids = params.values('VolumeId');
+    const found = ids.length > 0 ? ids.map((id) => volume(cloud, id)) : [...cloud.volumes.values()];
+    for (const each of found) {
+      // A machine that has ended lets go of what was not its own.
+      if (cloud.instances.get(each.attachment?.instance ?? '')?.ended) each.attachment = undefined;
+    }
+    const shown = found.filter(
+      ({ attachment }) =>
+        filtered(params, 'status', attachment ? 'in-use' : 'available') &&
+        filtered(params, 'attachment.instance-id', attachment?.instance ?? '') &&
+        // Nobody has tagged them.
+        !params.list('Filter').some((entry) => entry.text('Name')?.startsWith('tag:')),
+    );
+    return {
+      volumeSet: shown.map((each) => {
+        const { id, zone, attachment, looks } = each;
+        each.looks -= 1;
+        const status = looks > 0 ? 'attaching' : 'attached';
+        return {
+          volumeId: id,
+          availabilityZone: zone,
+          status: attachment ? 'in-use' : 'available',
+          attachmentSet: attachment ? [{ instanceId: attachment.instance, device: attachment.device, status }] : [],
+        };
+      }),
+    };
+  },
+  AttachVolume: (cloud, params) => {
+    const [instance] = cloud.known([required(params, 'InstanceId')]);
+    const found = volume(cloud, required(params, 'VolumeId'));
+    if (!instance || instance.ended) throw new Ec2Fault('IncorrectState', 'the instance is not running');
+    if (found.attachment) throw new Ec2Fault('VolumeInUse', `${found.id} is already attached to an instance`);
+    if (found.zone !== instance.zone) {
+      throw new Ec2Fault('InvalidVolume.ZoneMismatch', `${found.id} is not in the same availability zone`);
+    }
+    const device = required(params, 'Device');
+    const taken = [...cloud.volumes.values()].map(({ attachment }) => `${attachment?.instance} ${attachment?.device}`);
+    if (taken.includes(`${instance.id} ${device}`)) {
+      throw new Ec2Fault(
+        'InvalidParameterValue',
+        `Invalid value '${device}' for unixDevice. Attachment point is in use`,
+      );
+    }
+    Object.assign(found, { attachment: { instance: instance.id, device }, looks: 2 });
+    return { status: 'attaching' };
+  },
+  DetachVolume: (cloud, params) => {
+    const found = volume(cloud, required(params, 'VolumeId'));
+    if (found.attachment?.instance !== params.text('InstanceId')) {
+      throw new Ec2Fault('IncorrectState', `${found.id} is not attached to the instance`);
+    }
+    found.attachment = undefined;
+    return { status: 'detaching' };
+  },
   DescribeNetworkInterfaces: () => ({ networkInterfaceSet: [] }),
   DescribeAddresses: () => ({ addressesSet: [] }),
 };
+
+function volume(cloud: FakeCloud, id: string): FakeVolume {
+  const found = cloud.volumes.get(id);
+  if (!found) throw new Ec2Fault('InvalidVolume.NotFound', `The volume '${id}' does not exist.`);
+  return found;
+}
 
 export function subnetOf(zone: string): string {
   return `subnet-${zone}`;

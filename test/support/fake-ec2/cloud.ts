@@ -42,6 +42,14 @@ export interface LaunchBackend {
   console(instance: FakeInstance): Promise<string>;
 }
 
+export interface FakeVolume {
+  readonly id: string;
+  readonly zone: string;
+  attachment: { readonly instance: string; readonly device: string } | undefined;
+  /** How often it is still shown on its way. */
+  looks: number;
+}
+
 export class Ec2Fault extends Error {
   readonly code: string;
   readonly status: number;
@@ -89,6 +97,7 @@ export class FakeCloud {
   readonly options: FakeCloudOptions;
   readonly ebs = new FakeEbs();
   readonly instances = new Map<string, FakeInstance>();
+  readonly volumes = new Map<string, FakeVolume>();
   /** Machines left by "type/zone/market"; absent: no end of them. */
   readonly capacity = new Map<string, number>();
   readonly script: Script[] = [];

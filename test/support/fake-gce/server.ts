@@ -184,16 +184,39 @@ class World {
     if (first === 'global') return this.#global(method, path, body);
     if (first !== 'zones' || !this.#options.zones.includes(zone)) throw new HttpFault(404, 'notFound', `no ${path}`);
     if (kind === 'operations') return this.#operation(name);
+    if (kind === 'disks' && method === 'GET') {
+      const disk = this.disks.get(`${zone}/${name}`);
+      if (!disk) throw new HttpFault(404, 'notFound', `no ${path}`);
+      const users = ((disk['users'] ?? []) as readonly string[]).filter((user) => this.instances.has(machineOf(user)));
+      return { ...disk, users };
+    }
     if (kind === 'disks' && method === 'DELETE') return this.#begin(() => this.disks.delete(`${zone}/${name}`));
     if (kind !== 'instances') throw new HttpFault(404, 'notFound', `no ${path}`);
     if (method === 'POST' && name === '') return this.#insert(zone, body, query.get('requestId') ?? '');
     const instance = this.instances.get(`${zone}/${name}`);
     if (!instance) throw new HttpFault(404, 'notFound', `The resource '${path}' was not found`);
     if (method === 'DELETE') return this.#begin(() => this.instances.delete(`${zone}/${name}`));
+    if (method === 'POST' && verb === 'attachDisk') return this.#attach(zone, name, body);
+    if (method === 'POST' && verb === 'detachDisk') {
+      const id = `${zone}/${query.get('deviceName') ?? ''}`;
+      return this.#begin(() => this.disks.set(id, { ...this.disks.get(id), users: [] }));
+    }
     if (method === 'POST' && verb === 'suspend') return this.#begin(() => (instance.status = 'SUSPENDED'));
     if (method === 'POST' && verb === 'resume') return this.#begin(() => (instance.status = 'RUNNING'));
     if (verb === 'serialPort') return { contents: instance.console, start: '0', next: String(instance.console.length) };
     return shown(instance);
+  }
+
+  #attach(zone: string, name: string, body: Json): Json {
+    const source = String(body['source']).replace(/^.*zones\/([^/]+)\/disks\/([^/]+)$/, '$1/$2');
+    const disk = this.disks.get(source);
+    if (!disk || !source.startsWith(`${zone}/`)) throw new HttpFault(404, 'notFound', `no disk ${source}`);
+    const error =
+      ((disk['users'] ?? []) as readonly string[]).length > 0
+        ? { code: 'RESOURCE_IN_USE_BY_ANOTHER_RESOURCE', message: `The disk resource ${source} is already being used` }
+        : undefined;
+    const user = `https://www.googleapis.com/compute/v1/projects/p/zones/${zone}/instances/${name}`;
+    return this.#begin(() => !error && this.disks.set(source, { ...disk, users: [user] }), error);
   }
 
   /** Images, and the operations that make them. */
@@ -332,4 +355,8 @@ async function readJson(request: IncomingMessage): Promise<Json> {
   } catch {
     return {};
   }
+}
+
+function machineOf(url: string): string {
+  return url.replace(/^.*\/zones\/([^/]+)\/instances\/([^/]+)$/, '$1/$2');
 }
