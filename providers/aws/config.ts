@@ -70,7 +70,7 @@ const schema = z.strictObject({
     .boolean()
     .default(false)
     .describe('Whether machines of a pool are hibernated rather than stopped; their memory must fit their disk.'),
-  imageSize: bytes('2Gi').describe('What the guest image takes of the disk, beside the scratch space of the pod.'),
+  imageSize: bytes('1Gi').describe('What the guest image takes of the disk, beside the scratch space of the pod.'),
   requestTimeout: duration('30s').describe('One call of the API; a launch of many machines takes some seconds.'),
   ...fleetSettings(LIMITS),
 });

@@ -52,7 +52,7 @@ const schema = z.strictObject({
       'On-demand prices in US dollars per hour by type. Types without one are ranked by an estimate from their size.',
     ),
   diskType: z.string().default('pd-balanced').describe('Kind of the disk.'),
-  imageSize: bytes('2Gi').describe('What the guest image takes of the disk, beside the scratch space of the pod.'),
+  imageSize: bytes('1Gi').describe('What the guest image takes of the disk, beside the scratch space of the pod.'),
   maxRunDuration: duration('0s').describe(
     'The cloud itself deletes a machine this long after its launch, whatever it does. 0s: never; the agent keeps a lease.',
   ),

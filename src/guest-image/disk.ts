@@ -2,7 +2,7 @@
  * `infralet image build --target raw`: the guest image as one disk that boots by itself, by UEFI or by a legacy BIOS. GRUB of
  * the suite starts the same kernel either way; nothing on the disk but its boot loaders differs from what QEMU machines run.
  */
-import { mkdir, open, readFile, rename, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import { exists } from '../base/files.ts';
@@ -47,8 +47,24 @@ export async function buildDisk(options: BuildOptions, out?: string): Promise<Di
   const result = await diskOf(options);
   if (out === undefined) return result;
   onProgress(`copying the disk to ${out}`);
-  await copySparse(result.file, out, signal);
+  await copyOut(result.file, out, signal);
   return { ...result, file: resolve(out) };
+}
+
+/** The file is the whole disk or not there. */
+async function copyOut(file: string, out: string, signal: AbortSignal): Promise<void> {
+  if ((await exists(out)) && !(await stat(out)).isFile()) {
+    throw new InfraletError('FAILED_PRECONDITION', `${out} is no file`, {
+      hint: 'write the disk to a file, and that to the device: holes of the file are zeros on the device',
+    });
+  }
+  const part = `${out}.part`;
+  try {
+    await copySparse(file, part, signal);
+    await rename(part, out);
+  } finally {
+    await rm(part, { force: true });
+  }
 }
 
 /** The disk of the image that is in the directory, made unless it is there: it goes when the image is replaced. */

@@ -63,7 +63,7 @@ describe('EC2', () => {
       'MetadataOptions.HttpPutResponseHopLimit': '1',
       'BlockDeviceMapping.1.Ebs.DeleteOnTermination': 'true',
       'BlockDeviceMapping.1.Ebs.Encrypted': 'true',
-      'BlockDeviceMapping.1.Ebs.VolumeSize': '12',
+      'BlockDeviceMapping.1.Ebs.VolumeSize': '11',
     });
     const kinds = [1, 2, 3].map((index) => sent[`TagSpecification.${index}.ResourceType`]);
     expect(kinds).toEqual(['instance', 'volume', 'network-interface']);

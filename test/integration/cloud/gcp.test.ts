@@ -53,7 +53,7 @@ describe('Compute Engine', () => {
     expect(made?.resource).toMatchObject({
       labels: { 'infralet-cluster': expect.stringMatching(/^[0-9a-f]{32}$/), 'infralet-node': 'n' },
       scheduling: { automaticRestart: false, provisioningModel: 'STANDARD' },
-      disks: [{ boot: true, autoDelete: true, initializeParams: { diskSizeGb: '12' } }],
+      disks: [{ boot: true, autoDelete: true, initializeParams: { diskSizeGb: '11' } }],
     });
     expect(made?.resource).not.toHaveProperty('serviceAccounts');
     expect(JSON.stringify(made?.resource['metadata'])).toContain('infralet-user-data');
