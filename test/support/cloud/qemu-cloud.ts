@@ -6,11 +6,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '../../../src/base/process.ts';
 import type { FakeInstance, LaunchBackend } from '../fake-ec2/cloud.ts';
-import { guestDisk, guestImage } from '../guest.ts';
+import { guestImage } from '../guest.ts';
 import type { MetadataMachine } from '../metadata-service.ts';
 import { CloudLan } from './lan.ts';
 
 const MEMORY_MIB = 1024;
+
+/** Writes the disk of an image to a file. */
+type Restore = (imageId: string, file: string) => Promise<void>;
 
 interface Machine {
   readonly disk: string;
@@ -22,25 +25,25 @@ interface Machine {
 export class QemuCloud implements LaunchBackend, AsyncDisposable {
   readonly lan: CloudLan;
   readonly #directory: string;
-  readonly #image: string;
+  readonly #images = new Map<string, Promise<string>>();
+  readonly #restore: Restore;
   readonly #known: Map<string, MetadataMachine>;
   readonly #machines = new Map<string, Machine>();
 
-  private constructor(lan: CloudLan, directory: string, image: string, known: Map<string, MetadataMachine>) {
+  private constructor(lan: CloudLan, directory: string, restore: Restore, known: Map<string, MetadataMachine>) {
     this.lan = lan;
     this.#directory = directory;
-    this.#image = image;
+    this.#restore = restore;
     this.#known = known;
   }
 
-  static async open(): Promise<QemuCloud> {
-    const image = await guestDisk();
+  static async open(restore: Restore): Promise<QemuCloud> {
     const directory = await mkdtemp(join(tmpdir(), 'infralet-cloud-'));
     const known = new Map<string, MetadataMachine>();
     const busybox = join(await guestImage(), 'share', 'usr', 'bin', 'busybox');
     const machine = (address: string) => known.get(address);
     const lan = await CloudLan.open({ cloud: 'ec2', directory, busybox, machine });
-    return new QemuCloud(lan, directory, image, known);
+    return new QemuCloud(lan, directory, restore, known);
   }
 
   async start(instance: FakeInstance, onOff: () => void): Promise<void> {
@@ -54,7 +57,7 @@ export class QemuCloud implements LaunchBackend, AsyncDisposable {
       this.#machines.set(id, machine);
       const gib = Number(request['BlockDeviceMapping.1.Ebs.VolumeSize']);
       const signal = AbortSignal.timeout(20_000);
-      const backing = ['-b', this.#image, '-F', 'raw', machine.disk, `${gib}G`];
+      const backing = ['-b', await this.#image(request['ImageId'] ?? ''), '-F', 'raw', machine.disk, `${gib}G`];
       await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing], { signal, timeoutMs: 20_000 });
     }
     const child = spawn('qemu-system-x86_64', qemuArguments(machine, device, mac), { stdio: 'ignore' });
@@ -68,6 +71,14 @@ export class QemuCloud implements LaunchBackend, AsyncDisposable {
       onOff();
     });
     await once(child, 'spawn');
+  }
+
+  /** The image's disk, written once. */
+  async #image(id: string): Promise<string> {
+    const file = join(this.#directory, `${id}.raw`);
+    const written = this.#images.get(id) ?? this.#restore(id, file).then(() => file);
+    this.#images.set(id, written);
+    return await written;
   }
 
   async halt({ id }: FakeInstance): Promise<void> {
@@ -116,7 +127,8 @@ export class QemuCloud implements LaunchBackend, AsyncDisposable {
 function qemuArguments({ disk, console }: Machine, device: string, mac: string): readonly string[] {
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-M', 'q35'],
-    ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', `${MEMORY_MIB}M`],
+    // What makes emulation fast is told in config/guest/README.md.
+    ...['-accel', 'tcg,thread=multi,tb-size=256', '-cpu', 'max,-erms,-fsrm', '-smp', '1', '-m', `${MEMORY_MIB}M`],
     ...['-chardev', `file,id=console,path=${console},append=on`, '-serial', 'chardev:console'],
     ...['-drive', `if=none,id=root,file=${disk},format=qcow2,cache=unsafe,discard=unmap`],
     ...['-device', 'nvme,drive=root,serial=vol0123456789abcdef', '-device', 'virtio-rng-pci'],

@@ -59,6 +59,16 @@ export class FakeEbs {
     return (await handle.stat()).size === sizeGib * 2 ** 30;
   }
 
+  /** Writes the disk of a machine that is launched from the image. */
+  async restore(imageId: string, file: string): Promise<void> {
+    const image = this.images.get(imageId);
+    const snapshot = this.snapshots.get(image?.request['BlockDeviceMapping.1.Ebs.SnapshotId'] ?? '');
+    if (!snapshot) throw new Error(`there is no image ${imageId}`);
+    await using handle = await open(file, 'wx');
+    await handle.truncate(snapshot.sizeGib * 2 ** 30);
+    for (const [index, data] of snapshot.blocks) await handle.write(data, 0, BLOCK, index * BLOCK);
+  }
+
   register(request: Readonly<Record<string, string>>): FakeImage {
     const id = `ami-${(this.images.size + 1).toString(16).padStart(17, '0')}`;
     const image = { id, name: request['Name'] ?? '', request };
