@@ -33,10 +33,6 @@ const schema = z.strictObject({
     .min(1)
     .describe('Subnetwork of the machines: projects/PROJECT/regions/REGION/subnetworks/NAME.'),
   networkTags: z.array(z.string()).default(['infralet']).describe('Network tags, for firewall rules.'),
-  podRange: z
-    .string()
-    .optional()
-    .describe('Name of a secondary range of the subnetwork; each machine gets one address of it as an alias.'),
   machineTypes: z
     .array(z.string().min(1))
     .default(['e2-*', 'n2-*', 'n2d-*', 'c3-*', 'g2-*'])

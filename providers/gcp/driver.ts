@@ -237,14 +237,7 @@ function resource(name: string, call: LaunchCall, config: GcpConfig): GceInstanc
         },
       },
     ],
-    networkInterfaces: [
-      {
-        subnetwork: config.subnetwork,
-        ...(config.podRange === undefined
-          ? {}
-          : { aliasIpRanges: [{ ipCidrRange: '/32', subnetworkRangeName: config.podRange }] }),
-      },
-    ],
+    networkInterfaces: [{ subnetwork: config.subnetwork }],
     // No service account: nothing in a machine may speak for the project.
     serviceAccounts: [],
     scheduling: {
