@@ -57,6 +57,7 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
   const provider = stack.use(await startProvider(config, log, signal));
   const dialer = createDialer({
     pki,
+    limits: config.guest,
     tokens: { consume: (hash) => journal.consumeToken(hash, clock.now()) },
     maxMessage: config.server.maxMessage,
     leaseMs: provider.leased ? config.machine.lease : 0,

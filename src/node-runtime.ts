@@ -19,6 +19,7 @@ import { containerSummary } from './container/summary.ts';
 import { sandboxTraces } from './container/traces.ts';
 import { EventFeed, type EventService } from './events/feed.ts';
 import type { ChannelDialer } from './guest/channel.ts';
+import { judgedDialer } from './guest/conduct.ts';
 import { measuredDialer } from './guest/meters.ts';
 import { SHARE_DIRECTORY } from './guest-image/manifest.ts';
 import type { ImageService } from './image/service.ts';
@@ -40,6 +41,7 @@ import { Sessions } from './sandbox/session.ts';
 import { machineShape } from './sandbox/sizing.ts';
 import { StartupGate } from './sandbox/startup-gate.ts';
 import { SandboxStore } from './sandbox/store.ts';
+import { Strikes } from './sandbox/strikes.ts';
 import { Sweeper } from './sandbox/sweeper.ts';
 import { TemplateKeeper } from './sandbox/templates.ts';
 import { whySandbox } from './sandbox/why.ts';
@@ -106,7 +108,11 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   const stack = new AsyncDisposableStack();
   const sandboxStore = new SandboxStore(journal, sandboxCodec(options.cri));
   const containerStore = new ContainerStore(journal, containerCodec(options.cri));
-  const dialer = meters ? measuredDialer(meters, options.dialer) : options.dialer;
+  const judged = judgedDialer(options.dialer, (id, error) => {
+    const owner = sandboxStore.find(id)?.record.id;
+    if (owner) strikes.strike(owner, error);
+  });
+  const dialer = meters ? measuredDialer(meters, judged) : judged;
   const traces = sandboxTraces(sandboxStore, containerStore);
   const log = tracer ? tracedLogger(options.log, traces.idOf) : options.log;
   const logged = meters?.counter('infralet_log_bytes_total', 'Bytes of container logs copied from machines.', []);
@@ -217,6 +223,16 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
     ...{ sandboxes: sandboxStore, store: containerStore, sessions, logs, observer, reconciler, clock, log },
     reserveMs: config.machine.interruptionReserve,
     note: (id, text) => journal.addStep(id, clock.now(), 'machine.interrupted', 'note', text.slice(0, MAX_NOTE)),
+  });
+  const strikes = new Strikes({
+    config: config.guest,
+    fail: (id, reason) => reconciler.fail(id, reason),
+    note: (id, text) => journal.addStep(id, clock.now(), 'agent.connect', 'note', text.slice(0, MAX_NOTE)),
+    clock,
+    log,
+  });
+  sandboxStore.onChange((before, after) => {
+    if (before && !after) strikes.forget(before.record.id);
   });
   const { guestImage } = options;
   const pool = new Pool({

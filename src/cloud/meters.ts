@@ -1,11 +1,11 @@
 /** Figures of what is asked of the cloud: calls, throttles, and what waits for its turn. */
 import type { Meters, Reading } from '../telemetry/meters.ts';
-import type { Provider } from './contract.ts';
+import type { Provider, ProviderFigures } from './contract.ts';
 
 /** Of providers that call a cloud; local ones have none. */
 export function measureCloud(meters: Meters, provider: Pick<Provider, 'figures'>): void {
-  const { figures } = provider;
-  if (!figures) return;
+  if (!provider.figures) return;
+  const figures = (): ProviderFigures => provider.figures?.() ?? { calls: [], classes: [] };
   const calls = (value: 'count' | 'seconds') => (): readonly Reading[] =>
     figures().calls.map((each): Reading => [{ class: each.class, outcome: each.outcome }, each[value]]);
   const labels = ['class', 'outcome'];

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import { LOG_LEVELS } from '../telemetry/log.ts';
+import { guest } from './guest.ts';
 import { annotationPolicy, profiles } from './placement.ts';
 import { pools } from './pools.ts';
 import { bytes, duration } from './units.ts';
@@ -295,6 +296,7 @@ const settings = z.strictObject({
   pki: pki.prefault({}).describe("The node's own certificate authority for agents."),
   isolation: isolation.prefault({}).describe('What machines of different pods have in common.'),
   pools: pools.describe('Machines kept ready for pods to come, by a name for each kind. Default: none.'),
+  guest: guest.prefault({}).describe('What a machine may do to its node; all of it is untrusted.'),
   reconciler: reconciler.prefault({}).describe('Retries, limits and sweeps of the control loop.'),
   stats: stats.prefault({}).describe('CPU, memory, disk and network figures of pods.'),
   events: events.prefault({}).describe('The stream of container events.'),

@@ -6,6 +6,7 @@ import type { ContainerConfig__Output } from '../gen/runtime/v1/ContainerConfig.
 import type { ContainerStatus__Output } from '../gen/runtime/v1/ContainerStatus.ts';
 import type { ExecSyncResponse__Output } from '../gen/runtime/v1/ExecSyncResponse.ts';
 import type { LinuxContainerResources__Output } from '../gen/runtime/v1/LinuxContainerResources.ts';
+import { guestId } from '../guest/conduct.ts';
 import { normalisedName } from '../image/reference.ts';
 import type { ImageRecord, ImageService } from '../image/service.ts';
 import { guestSandboxConfig, type NodeFacts } from '../sandbox/guest-config.ts';
@@ -94,7 +95,7 @@ export class ContainerManager implements ContainerService {
       const hugePages = hugePagesOf([...this.#store.ofSandbox(record.id).map((entry) => entry.config)]);
       if (hugePages.length > 0) await channel.reserveHugePages(hugePages, { signal, timeoutMs: CALL_MS });
       const target = config.linux?.securityContext?.namespaceOptions?.targetId ?? '';
-      const { containerId } = await channel.cri(
+      const made = await channel.cri(
         'CreateContainer',
         {
           podSandboxId: record.guestSandboxId,
@@ -110,6 +111,7 @@ export class ContainerManager implements ContainerService {
         },
         { signal, timeoutMs: CALL_MS },
       );
+      const containerId = guestId(made.containerId);
       const [user] = await Promise.all([
         completeInGuest(containerId, config, channel, { signal, timeoutMs: CALL_MS }),
         config.logPath === ''

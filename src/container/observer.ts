@@ -45,6 +45,8 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
   readonly #statuses: KeyedRunner<ContainerId>;
   readonly #resyncs: KeyedRunner<SandboxId>;
   readonly #creating = new Set<string>();
+  /** Containers whose log has ended, and whose exit should be told by an event at any moment. */
+  readonly #awaited = new Set<ContainerId>();
   readonly #lock = new KeyedLock<ContainerId>();
   readonly #stop = new AbortController();
   readonly #background = new Set<Promise<void>>();
@@ -150,9 +152,13 @@ export class ContainerObserver implements ContainerHooks, AsyncDisposable {
    * has been killed since: one may be lost, so the status is read when none has come.
    */
   logEnded(id: ContainerId): void {
+    // A guest may say it again and again.
+    if (this.#awaited.has(id)) return;
+    this.#awaited.add(id);
     this.#later(
       (async () => {
         await this.#deps.clock.sleep(EVENT_MS, this.#stop.signal);
+        this.#awaited.delete(id);
         const record = this.#store.find(id)?.record;
         const channel = record && this.#deps.sessions.get(record.sandboxId);
         if (record?.state === 'CONTAINER_RUNNING' && channel) await this.refresh(id, channel, this.#stop.signal);

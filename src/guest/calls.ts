@@ -2,6 +2,7 @@
 import { type ClientUnaryCall, type CallOptions as GrpcCallOptions, type ServiceError, status } from '@grpc/grpc-js';
 import { ERROR_CODES, type ErrorCode, InfraletError } from '../base/errors.ts';
 import type { CallOptions } from './channel.ts';
+import { misconduct } from './conduct.ts';
 
 type Start<Reply> = (
   options: GrpcCallOptions,
@@ -29,6 +30,12 @@ const CODE_NAMES: ReadonlyMap<number, ErrorCode> = new Map(ERROR_CODES.map((name
 /** Messages come from the guest: enough for containerd's longest, not enough to fill a log. */
 const MAX_MESSAGE = 4096;
 
+/** What gRPC itself says of messages that it refuses. */
+const BREACHES = [
+  { code: 'INTERNAL', pattern: /^Response message parsing error: /, as: 'DATA_LOSS' },
+  { code: 'RESOURCE_EXHAUSTED', pattern: /^Received message (larger|that decompresses)/, as: 'RESOURCE_EXHAUSTED' },
+] as const;
+
 /** The signal's own reason when we cancelled; otherwise the status' code and message. */
 export function fromStatus(error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
@@ -36,6 +43,8 @@ export function fromStatus(error: unknown, signal: AbortSignal): unknown {
     return InfraletError.from(error, 'UNAVAILABLE');
   }
   const details = 'details' in error && typeof error.details === 'string' ? error.details : error.message;
+  const breach = BREACHES.find(({ code, pattern }) => status[code] === error.code && pattern.test(details));
+  if (breach) return misconduct(breach.as, details.slice(0, MAX_MESSAGE));
   return new InfraletError(CODE_NAMES.get(error.code) ?? 'UNKNOWN', details.slice(0, MAX_MESSAGE), { cause: error });
 }
 

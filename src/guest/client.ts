@@ -1,7 +1,8 @@
 /** gRPC clients of agents: one target, our credentials, limits. */
 import { isIP } from 'node:net';
+import { makeGenericClientConstructor } from '@grpc/grpc-js';
 import type { AgentClient } from '../gen/infralet/agent/v1/Agent.ts';
-import { largestReply, MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
+import { CHUNK_BYTES, largestReply, MESSAGE_OVERHEAD } from '../rpc/agent-protocol.ts';
 import { type AgentPackage, loadAgent } from '../rpc/load.ts';
 import type { AgentCredentials } from './credentials.ts';
 
@@ -13,14 +14,26 @@ export interface AgentAddress {
 /** Larger than the default 64 KiB: over a slow, emulated NIC the default window would be the bandwidth's limit. */
 const WINDOW_BYTES = 1024 * 1024;
 
+/** A message that says little. */
+const SMALL = 64 * 1024;
+/** A piece of a byte stream with its frame. */
+const PIECE = CHUNK_BYTES + 1024;
+
+/**
+ * Bytes of the largest answer, by RPC; what is larger is not even parsed. Of two bytes a parser makes an object of hundreds.
+ */
+function answerLimits(maxAnswer: number): Readonly<Record<string, number>> {
+  return { Tunnel: PIECE, ReadFile: PIECE, ReadLog: PIECE, Watch: maxAnswer, TakeSample: maxAnswer };
+}
+
 export type ClientFactory = (address: AgentAddress, credentials: AgentCredentials) => AgentClient;
 
 /** Loads the service definition once, at the first client. */
-export function clientFactory(maxMessage: number): ClientFactory {
-  let definition: AgentPackage | undefined;
+export function clientFactory(maxMessage: number, maxAnswer: number): ClientFactory {
+  let definition: AgentPackage['Agent'] | undefined;
   return (address, credentials) => {
-    definition ??= loadAgent();
-    return new definition.Agent(target(address), credentials, {
+    definition ??= limitedClient(loadAgent(), maxAnswer);
+    return new definition(target(address), credentials, {
       'grpc.max_receive_message_length': largestReply(maxMessage),
       'grpc.max_send_message_length': maxMessage + MESSAGE_OVERHEAD,
       'grpc-node.flow_control_window': WINDOW_BYTES,
@@ -37,6 +50,24 @@ export function clientFactory(maxMessage: number): ClientFactory {
       'grpc.service_config_disable_resolution': 1,
     });
   };
+}
+
+function limitedClient({ Agent }: AgentPackage, maxAnswer: number): AgentPackage['Agent'] {
+  const limits = answerLimits(maxAnswer);
+  const service = Object.fromEntries(
+    Object.entries(Agent.service).map(([rpc, method]) => {
+      const limit = limits[rpc] ?? SMALL;
+      const responseDeserialize = (bytes: Buffer): object => {
+        // What is relayed is judged by whoever has asked, who knows how large it may be.
+        if (rpc !== 'Call' && bytes.length > limit) {
+          throw new Error(`the answer to ${rpc} has ${bytes.length} bytes, ${limit} are allowed`);
+        }
+        return method.responseDeserialize(bytes);
+      };
+      return [rpc, { ...method, responseDeserialize }];
+    }),
+  );
+  return makeGenericClientConstructor(service, 'Agent') as unknown as AgentPackage['Agent'];
 }
 
 function target({ host, port }: AgentAddress): string {

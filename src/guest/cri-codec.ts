@@ -1,8 +1,9 @@
 /** Requests and answers of containerd's CRI to bytes and back, with the same definitions that our own server uses. */
-import { errorMessage, InfraletError } from '../base/errors.ts';
+import { errorMessage } from '../base/errors.ts';
 import type { ContainerEventResponse__Output } from '../gen/runtime/v1/ContainerEventResponse.ts';
 import type { CriMethod, CriRequest, CriResponseFull } from '../rpc/cri.ts';
 import { loadCri } from '../rpc/load.ts';
+import { misconduct } from './conduct.ts';
 import { createSpecCodec, type SpecCodec } from './spec-codec.ts';
 
 export interface CriCodec {
@@ -14,14 +15,14 @@ export interface CriCodec {
   decodeEvent(payload: Buffer): ContainerEventResponse__Output;
 }
 
-export function createCriCodec(): CriCodec {
+export function createCriCodec(maxAnswer: number): CriCodec {
   const { RuntimeService, ImageService } = loadCri();
   const methods = { ...RuntimeService.service, ...ImageService.service };
   const parse = <T>(what: string, work: () => T): T => {
     try {
       return work();
     } catch (error) {
-      throw new InfraletError('DATA_LOSS', `the agent sent no valid ${what}: ${errorMessage(error)}`, { cause: error });
+      throw misconduct('DATA_LOSS', `the agent sent no valid ${what}: ${errorMessage(error)}`);
     }
   };
   return {
@@ -32,8 +33,14 @@ export function createCriCodec(): CriCodec {
       const serialize = definition.requestSerialize as (value: unknown) => Buffer;
       return { path: definition.path, payload: serialize(request) };
     },
-    decode: <M extends CriMethod>(method: M, payload: Buffer) =>
-      parse(`${method} response`, () => methods[method].responseDeserialize(payload) as CriResponseFull<M>),
+    decode: <M extends CriMethod>(method: M, payload: Buffer) => {
+      // An exec's two outputs are as large as they are, and cost no more when they are parsed.
+      if (method !== 'ExecSync' && payload.length > maxAnswer) {
+        const sizes = `${payload.length} bytes, ${maxAnswer} are allowed (guest.maxAnswer)`;
+        throw misconduct('RESOURCE_EXHAUSTED', `the answer to ${method} has ${sizes}`);
+      }
+      return parse(`${method} response`, () => methods[method].responseDeserialize(payload) as CriResponseFull<M>);
+    },
     decodeEvent: (payload) =>
       parse('container event', () => RuntimeService.service.GetContainerEvents.responseDeserialize(payload)),
   };

@@ -9,6 +9,7 @@ import type { Logger } from '../telemetry/log.ts';
 import { unary } from './calls.ts';
 import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from './channel.ts';
 import { type AgentAddress, clientFactory } from './client.ts';
+import type { GuestLimits } from './conduct.ts';
 import { AgentCredentials } from './credentials.ts';
 import { type CriCodec, createCriCodec } from './cri-codec.ts';
 import { enrolAgent, type TokenStore } from './enrol.ts';
@@ -21,6 +22,8 @@ export interface DialerOptions {
   readonly tokens: TokenStore;
   /** Largest CRI message, bytes: the configuration's server.maxMessage. */
   readonly maxMessage: number;
+  /** The configuration's section `guest`. */
+  readonly limits: GuestLimits;
   /** Lease that machines begin with, milliseconds; 0: none. @default 0 */
   readonly leaseMs?: number;
   readonly clock: Clock;
@@ -34,7 +37,8 @@ const TIMES: HandshakeTimes = { firstByteMs: 500, handshakeMs: 10_000 };
 export function createDialer(options: DialerOptions): ChannelDialer {
   const { pki, tokens, clock } = options;
   const times = options.times ?? TIMES;
-  const newClient = clientFactory(options.maxMessage);
+  const { limits } = options;
+  const newClient = clientFactory(options.maxMessage, limits.maxAnswer);
   let codec: CriCodec | undefined;
 
   const connect = async (
@@ -52,9 +56,9 @@ export function createDialer(options: DialerOptions): ChannelDialer {
       client.close();
       throw explain(error, credentials);
     }
-    codec ??= createCriCodec();
+    codec ??= createCriCodec(limits.maxAnswer);
     const notAfter = credentials.peer?.notAfter ?? clock.now();
-    return new GrpcAgentChannel({ client, credentials, codec, pki, uri, notAfter, clock, log });
+    return new GrpcAgentChannel({ client, credentials, codec, pki, uri, notAfter, limits, clock, log });
   };
 
   return {
@@ -80,8 +84,8 @@ export function createDialer(options: DialerOptions): ChannelDialer {
       const client = newClient(address, credentials);
       try {
         const notAfter = await enrolAgent({ client, credentials, pki, tokens, token, uri }, limited);
-        codec ??= createCriCodec();
-        return new GrpcAgentChannel({ client, credentials, codec, pki, uri, notAfter, clock, log });
+        codec ??= createCriCodec(limits.maxAnswer);
+        return new GrpcAgentChannel({ client, credentials, codec, pki, uri, notAfter, limits, clock, log });
       } catch (error) {
         client.close();
         const explained = explain(error, credentials);

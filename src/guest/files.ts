@@ -9,6 +9,7 @@ import type { PutFilesResponse__Output } from '../gen/infralet/agent/v1/PutFiles
 import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
 import { fromStatus } from './calls.ts';
 import type { AgentChannel, CallOptions, FileBytes, GuestFile, GuestRoot } from './channel.ts';
+import { misconduct } from './conduct.ts';
 
 /** Parts of one message: an emulated machine is busy with them for some 50 ms, and hears nothing else meanwhile. */
 const BATCH = 64;
@@ -122,9 +123,12 @@ export async function* readFile(
   for await (const chunk of streamed(call, options.signal)) {
     const offset = Number(chunk.offset);
     if (offset !== expected || chunk.data.length > CHUNK_BYTES) {
-      throw new InfraletError('DATA_LOSS', `the agent sent bytes of ${offset}, not of ${expected}`);
+      throw misconduct('DATA_LOSS', `the agent sent bytes of ${offset}, not of ${expected}`);
     }
     expected += chunk.data.length;
+    if (options.limit && expected - options.offset > options.limit) {
+      throw misconduct('DATA_LOSS', `the agent sent more than the ${options.limit} bytes that it was asked for`);
+    }
     yield { offset, data: chunk.data };
   }
 }

@@ -28,6 +28,7 @@ import type {
   PutTarget,
   Sampling,
 } from './channel.ts';
+import { Allowance, type GuestLimits, isMisconduct, misconduct } from './conduct.ts';
 import type { AgentCredentials } from './credentials.ts';
 import type { CriCodec } from './cri-codec.ts';
 import { putFiles, readFile, streamed } from './files.ts';
@@ -42,12 +43,15 @@ export interface ChannelParts {
   readonly pki: NodePki;
   readonly uri: string;
   readonly notAfter: number;
+  readonly limits: GuestLimits;
   readonly clock: Clock;
   readonly log: Logger;
 }
 
 /** Connections of the guest on their way at once, as many as an honest agent lets wait; more are left to time out there. */
 const MAX_OPENING = 64;
+/** What an entry of a sample counts for. */
+const SAMPLE_BYTES = 256;
 /** Between two tries to hear of the guest's connections again. */
 const INCOMING_RETRY = { initialMs: 200, maxMs: 5000, factor: 2, jitter: 0.2 };
 
@@ -59,6 +63,7 @@ export class GrpcAgentChannel implements AgentChannel {
   readonly #credentials: AgentCredentials;
   readonly #stop = new AbortController();
   readonly #renewal: Promise<void>;
+  readonly #allowance: Allowance;
 
   constructor(parts: ChannelParts) {
     this.#client = parts.client;
@@ -66,6 +71,7 @@ export class GrpcAgentChannel implements AgentChannel {
     this.#clock = parts.clock;
     this.#log = parts.log;
     this.#credentials = parts.credentials;
+    this.#allowance = new Allowance(parts.limits);
     this.#renewal = keepRenewed(parts, this.#stop.signal);
   }
 
@@ -102,6 +108,9 @@ export class GrpcAgentChannel implements AgentChannel {
   async *watch(heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncGenerator<GuestEvent> {
     const call = this.#client.Watch({ heartbeatMs, sampleMs: sampling?.everyMs ?? 0, layerMs: sampling?.layerMs ?? 0 });
     for await (const message of streamed<WatchEvent__Output>(call, both(signal, this.#stop.signal))) {
+      const { sample, containerEvent } = message;
+      const entries = sample ? sample.containers.length + sample.interfaces.length : 0;
+      this.#allowance.spend('events', containerEvent?.length ?? entries * SAMPLE_BYTES);
       if (message.heartbeat) {
         yield {
           kind: 'heartbeat',
@@ -137,6 +146,7 @@ export class GrpcAgentChannel implements AgentChannel {
       try {
         for await (const { id } of streamed(this.#client.Incoming({ service }), stop)) {
           failures = 0;
+          this.#allowance.spend('connections');
           if (opening >= MAX_OPENING) continue;
           opening += 1;
           void openTunnel(this.#client.Tunnel(), { incoming: id }, stop)
@@ -148,7 +158,7 @@ export class GrpcAgentChannel implements AgentChannel {
             });
         }
       } catch (error) {
-        if (error instanceof InfraletError && error.code === 'NOT_FOUND') throw error;
+        if (isMisconduct(error) || (error instanceof InfraletError && error.code === 'NOT_FOUND')) throw error;
         this.#log.debug('not hearing of the guest’s connections', { error: errorMessage(error) });
       }
       failures += 1;
@@ -228,7 +238,7 @@ export class GrpcAgentChannel implements AgentChannel {
       this.#client.Configure({ podSandbox, podResources: { ...limits } }, grpc, done),
     );
     if (!/^[0-9a-f]{0,64}$/.test(reply.sandboxId)) {
-      throw new InfraletError('DATA_LOSS', 'the agent gave a sandbox id that is none');
+      throw misconduct('DATA_LOSS', 'the agent gave a sandbox id that is none');
     }
     return reply.sandboxId;
   }

@@ -2,6 +2,7 @@
 import { InfraletError } from '../base/errors.ts';
 import type { Meters } from '../telemetry/meters.ts';
 import type { AgentChannel, ChannelDialer } from './channel.ts';
+import { observed } from './observed.ts';
 
 /** What is wrong with a message, by the code with which the channel refuses it. */
 const REFUSALS: Readonly<Record<string, string>> = { DATA_LOSS: 'malformed', RESOURCE_EXHAUSTED: 'too-large' };
@@ -19,7 +20,7 @@ export function measuredDialer(meters: Meters, dialer: ChannelDialer): ChannelDi
   };
   const dialled = async (work: Promise<AgentChannel>): Promise<AgentChannel> => {
     try {
-      return counted(await work, (error) => count(error, false));
+      return observed(await work, (error) => count(error, false));
     } catch (error) {
       count(error, true);
       throw error;
@@ -31,32 +32,4 @@ export function measuredDialer(meters: Meters, dialer: ChannelDialer): ChannelDi
     enrol: async (...call) => await dialled(dialer.enrol(...call)),
     connect: async (...call) => await dialled(dialer.connect(...call)),
   };
-}
-
-/** The channel itself, but for `onError`, which is told of every call and stream that fails. */
-function counted(channel: AgentChannel, onError: (error: unknown) => void): AgentChannel {
-  return new Proxy(channel, {
-    get: (target, key) => {
-      const member: unknown = Reflect.get(target, key);
-      if (typeof member !== 'function') return member;
-      return (...given: readonly unknown[]): unknown => {
-        const result: unknown = Reflect.apply(member, target, given);
-        if (result instanceof Promise) result.catch(onError);
-        return isStream(result) ? told(result, onError) : result;
-      };
-    },
-  });
-}
-
-function isStream(value: unknown): value is AsyncIterable<unknown> {
-  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value && !('pipe' in value);
-}
-
-async function* told(stream: AsyncIterable<unknown>, onError: (error: unknown) => void): AsyncIterable<unknown> {
-  try {
-    yield* stream;
-  } catch (error) {
-    onError(error);
-    throw error;
-  }
 }

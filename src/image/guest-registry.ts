@@ -30,6 +30,7 @@ export class GuestRegistry implements AsyncDisposable {
   readonly #owners = new WeakMap<object, SandboxId>();
   readonly #connections = new Map<SandboxId, Set<Duplex>>();
   readonly #refusedOnce = new Set<SandboxId>();
+  readonly #crowdedOnce = new Set<SandboxId>();
 
   constructor(blobs: BlobStore, grants: Grants, log: Logger) {
     this.#blobs = blobs;
@@ -53,7 +54,9 @@ export class GuestRegistry implements AsyncDisposable {
       this.#log.debug('a guest image connection broke', { sandboxId, error: error.message }),
     );
     if (open.size >= MAX_CONNECTIONS) {
-      this.#log.warn('a guest opens too many image connections', { sandboxId, limit: MAX_CONNECTIONS });
+      const level = this.#crowdedOnce.has(sandboxId) ? 'debug' : 'warn';
+      this.#crowdedOnce.add(sandboxId);
+      this.#log[level]('a guest opens too many image connections', { sandboxId, limit: MAX_CONNECTIONS });
       socket.destroy();
       return;
     }
@@ -68,6 +71,8 @@ export class GuestRegistry implements AsyncDisposable {
 
   /** Cuts the connections of a sandbox. */
   close(sandboxId: SandboxId): void {
+    this.#refusedOnce.delete(sandboxId);
+    this.#crowdedOnce.delete(sandboxId);
     for (const socket of this.#connections.get(sandboxId) ?? []) socket.destroy();
   }
 

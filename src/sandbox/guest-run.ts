@@ -6,6 +6,7 @@ import { InfraletError } from '../base/errors.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { AgentChannel, GuestFile, GuestNic, GuestPodResources } from '../guest/channel.ts';
+import { guestId } from '../guest/conduct.ts';
 import type { PodNetworkResult, VxlanLink } from '../network/pod-network.ts';
 import { POD_NIC, TEMPLATE_CONFLIST, TEMPLATE_NAMESPACE } from '../rpc/agent-protocol.ts';
 import { carrySeccomp } from '../volume/seccomp.ts';
@@ -45,8 +46,8 @@ export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<st
   );
   await untilNetwork(run, true, signal);
   const seccomp = await carrySeccomp(config.linux?.securityContext ?? null, channel, signal);
-  return (await channel.cri('RunPodSandbox', { config: guestSandboxConfig(config, node, seccomp) }, options))
-    .podSandboxId;
+  const made = await channel.cri('RunPodSandbox', { config: guestSandboxConfig(config, node, seccomp) }, options);
+  return guestId(made.podSandboxId);
 }
 
 /** Node and machine each call their own address local. */
@@ -64,7 +65,7 @@ async function existing(run: GuestRun, signal: AbortSignal): Promise<string | un
   const { items } = await onceContainerdAnswers(list, 'the start of containerd in the machine', run.clock, signal);
   for (const item of items) {
     const template = item.metadata?.namespace === TEMPLATE_NAMESPACE;
-    if (item.state === 'SANDBOX_READY' && !template) return item.id;
+    if (item.state === 'SANDBOX_READY' && !template) return guestId(item.id);
     // Stopping gives the pod NIC back.
     if (template) await channel.cri('StopPodSandbox', { podSandboxId: item.id }, options);
     await channel.cri('RemovePodSandbox', { podSandboxId: item.id }, options);

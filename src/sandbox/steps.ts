@@ -56,6 +56,14 @@ type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
 
 /** Of a call that may still be under way. */
 const NO_ANSWER: ReadonlySet<string> = new Set(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED']);
+/** Phases of a start that the node sees for itself; figures are made of them. */
+const NODE_PHASES: ReadonlySet<string> = new Set(
+  'asked turn network launch enrolled connected joined guest ready claimed suspended resumed failed terminated image'.split(
+    ' ',
+  ),
+);
+/** More than an agent tells of its boot. */
+const MAX_PHASES = 32;
 /** Of the console, in an error message. */
 const TAIL_BYTES = 1024;
 /** Of the console of a machine that has failed, kept for `infralet why`. */
@@ -356,9 +364,13 @@ async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChanne
   const status = await configureGuest(channel, settings, clock, options);
   const now = clock.now();
   const kernelStart = now - Number(status.uptimeMs);
-  const phases = Object.entries(status.phases).map(([phase, ms]) => [phase, kernelStart + Number(ms)] as const);
+  const phases = Object.entries(status.phases)
+    // What is the node's own to tell, a guest does not tell.
+    .filter(([phase]) => !NODE_PHASES.has(phase))
+    .slice(0, MAX_PHASES)
+    .map(([phase, ms]) => [phase.slice(0, 64), kernelStart + Number(ms)] as const);
   // The kernel of a clone has been up since before the pod was thought of.
-  const since = [['kernel', kernelStart] as const, ...phases].filter(([, at]) => at >= record.createdAt);
+  const since = [['kernel', kernelStart] as const, ...phases].filter(([, at]) => at >= record.createdAt && at <= now);
   const reached = { ...Object.fromEntries(since), connected: now };
   const image = status.imageDigest.slice(0, 128);
   store.transition(record.id, ['planned', 'requested', 'running'], 'connected', { image }, reached);

@@ -7,6 +7,7 @@ import { parseInstanceId } from '../../src/base/ids.ts';
 import { systemClock } from '../../src/base/time.ts';
 import { TAGS } from '../../src/cloud/contract.ts';
 import type { Config } from '../../src/config/schema.ts';
+import { configSchema } from '../../src/config/schema.ts';
 import { createDialer } from '../../src/guest/dialer.ts';
 import { openPki } from '../../src/pki/authority.ts';
 import { nullLogger } from '../../src/telemetry/log.ts';
@@ -36,6 +37,7 @@ export async function agentResident(config: Config, machine: Machine): Promise<n
         throw new InfraletError('INTERNAL', 'nothing enrols here');
       },
     },
+    limits: configSchema.parse({}).guest,
     maxMessage: server.maxMessage,
     clock: systemClock,
     log: nullLogger,

@@ -36,7 +36,7 @@ interface GuestContainer {
 }
 
 /** What lives in one machine; outlives the daemon that talks to it. */
-class FakeGuest {
+export class FakeGuest {
   readonly containers = new Map<string, GuestContainer>();
   readonly images = new Set<string>();
   readonly files = new Map<string, Buffer>();

@@ -31,7 +31,7 @@ const record: ImageRecord = {
   annotations: {},
 };
 
-function images(): ImageService {
+export function images(): ImageService {
   return {
     pull: async () => record,
     load: async () => [record],

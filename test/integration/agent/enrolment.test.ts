@@ -75,7 +75,7 @@ test('before enrolment every other call is refused', async () => {
   const dialer = world.dialer(pki);
   const machine = await world.machine(dialer.userData(dialer.newToken(), newIdentity()));
   const credentials = new AgentCredentials(pki, undefined, TIMES, world.log);
-  const client = clientFactory(1 << 20)(machine.address, credentials);
+  const client = clientFactory(1 << 20, 1 << 20)(machine.address, credentials);
   world.use({ [Symbol.dispose]: () => client.close() });
   const code = async (call: (done: (error: { code: number } | null) => void) => unknown): Promise<number> =>
     await new Promise((resolve) => call((error) => resolve(error?.code ?? 0)));
@@ -220,7 +220,7 @@ test('the channel renews the agent’s certificate by itself, and calls go on me
     TIMES,
     world.log,
   );
-  const client = clientFactory(1 << 20)(machine.address, credentials);
+  const client = clientFactory(1 << 20, 1 << 20)(machine.address, credentials);
   world.use({ [Symbol.dispose]: () => client.close() });
   await new Promise((resolve, reject) => client.Status({}, (error, reply) => (error ? reject(error) : resolve(reply))));
   expect(credentials.peer?.notAfter).toBeGreaterThan(Date.now() + 1000);

@@ -108,7 +108,7 @@ test('the agent refuses oversized messages of a client that does not bound them 
   const { machine, identity } = await world.enrolled({ pki, maxMessage: MIB });
   const uri = agentUri('test', identity.sandboxId, identity.instanceId);
   const credentials = new AgentCredentials(pki, uri, { firstByteMs: 500, handshakeMs: 5000 }, world.log);
-  const client = clientFactory(64 * MIB)(machine.address, credentials);
+  const client = clientFactory(64 * MIB, 64 * MIB)(machine.address, credentials);
   world.use({ [Symbol.dispose]: () => client.close() });
   const request = { method: '/runtime.v1.RuntimeService/Version', payload: Buffer.alloc(2 * MIB) };
   const code = await new Promise((resolve) => client.Call(request, (error) => resolve(error?.code)));

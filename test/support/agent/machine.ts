@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { newSandboxId } from '../../../src/base/ids.ts';
 import { type Clock, systemClock, until } from '../../../src/base/time.ts';
+import { configSchema } from '../../../src/config/schema.ts';
 import type { AgentChannel, ChannelDialer, MachineIdentity } from '../../../src/guest/channel.ts';
 import { createDialer } from '../../../src/guest/dialer.ts';
 import type { TokenStore } from '../../../src/guest/enrol.ts';
@@ -60,6 +61,7 @@ export class AgentWorld implements AsyncDisposable {
     return createDialer({
       pki,
       tokens: this.tokens,
+      limits: configSchema.parse({}).guest,
       maxMessage: options.maxMessage ?? 16 * 1024 * 1024,
       clock: options.clock ?? systemClock,
       log: this.log,
