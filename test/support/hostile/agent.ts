@@ -170,19 +170,15 @@ export class LyingAgent implements AsyncDisposable {
 
 /** Writes as fast as the other side takes it, until it takes no more. */
 export function flood<T>(call: ServerWritableStream<unknown, T>, message: () => T): void {
-  let over = false;
-  call.once('cancelled', () => {
-    over = true;
-  });
   call.on('error', () => undefined);
   const more = (): void => {
-    for (let n = 0; n < 1000 && !over; n += 1) {
+    for (let n = 0; n < 1000 && !call.cancelled; n += 1) {
       if (!call.write(message())) {
         call.once('drain', more);
         return;
       }
     }
-    if (!over) setImmediate(more);
+    if (!call.cancelled) setImmediate(more);
   };
   more();
 }
