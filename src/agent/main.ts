@@ -79,8 +79,8 @@ async function main(options: AgentOptions, log: Logger): Promise<void> {
       shares,
       phases,
       logs: new Logs(options, log),
-      rehearse: async () => {
-        if (!rehearses) rehearsal.resolve(rehearsePod(containerd, incoming, options));
+      rehearse: async (container) => {
+        if (!rehearses) rehearsal.resolve(rehearsePod(container ? containerd : undefined, incoming, options));
         rehearses = true;
         await rehearsal.promise;
       },
@@ -128,13 +128,19 @@ async function askCloud(options: AgentOptions, log: Logger, signal: AbortSignal)
 }
 
 /** The connections of containerd to the node's registry are the rehearsal's meanwhile: there is no pod that could miss them. */
-async function rehearsePod(containerd: Containerd, incoming: IncomingQueue, options: AgentOptions): Promise<void> {
+async function rehearsePod(
+  containerd: Containerd | undefined,
+  incoming: IncomingQueue,
+  options: AgentOptions,
+): Promise<void> {
   const id = templateSandbox(options);
   if (id === '') return;
-  await rehearseContainer(id, containerd, options, async (onConnection) => {
-    const diversion = incoming.divert('images', onConnection);
-    return { [Symbol.asyncDispose]: async () => diversion[Symbol.dispose]() };
-  });
+  if (containerd) {
+    await rehearseContainer(id, containerd, options, async (onConnection) => {
+      const diversion = incoming.divert('images', onConnection);
+      return { [Symbol.asyncDispose]: async () => diversion[Symbol.dispose]() };
+    });
+  }
   await awaitPod(options);
 }
 

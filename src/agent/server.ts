@@ -46,8 +46,8 @@ export interface AgentParts {
   readonly shares: Shares;
   readonly phases: Phases;
   readonly logs: Logs;
-  /** Runs a container of nobody's; once, however often it is asked for. */
-  readonly rehearse: () => Promise<void>;
+  /** Warms up for a pod; once, however often it is asked for. */
+  readonly rehearse: (container: boolean) => Promise<void>;
   /** A certificate was installed: handshakes from now on show it. */
   readonly onCredentials: (credentials: Credentials) => void;
   /** Fires when the agent ends. */
@@ -182,8 +182,8 @@ function handlers(parts: AgentParts): AgentHandlers {
       await configure(request, options);
       return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
     }),
-    Rehearse: unary('Rehearse', async () => {
-      await parts.rehearse();
+    Rehearse: unary('Rehearse', async (request) => {
+      await parts.rehearse(request.container);
       return {};
     }),
     RenewLease: unary('RenewLease', ({ durationMs }) => {

@@ -36,9 +36,9 @@ const pool = z.strictObject({
     ),
   rehearse: z
     .boolean()
-    .default(true)
+    .default(false)
     .describe(
-      "Whether a waiting machine runs a container of nobody's once: a pod's first container starts several times faster, for some seconds of processor time and 90 MiB of each emulated machine.",
+      "Whether a waiting machine runs a container of nobody's once, so that a pod's first one finds all warm. Costs each emulated machine some seconds of processor time and 130 MiB, and pays only with providers.qemu.translationCacheClone of 256Mi or more.",
     ),
   maxMemory: bytes('8Gi').describe(
     'Ceiling for the memory of all waiting machines of this pool, each counted as if it used all that it was given.',

@@ -150,8 +150,8 @@ export interface AgentChannel extends AsyncDisposable {
   ): Promise<void>;
   /** Makes the sandbox of a template into this pod's; resolves with its id, or '' when the machine has none. Idempotent. */
   configurePod(pod: GuestPod, options: CallOptions): Promise<string>;
-  /** Has the machine run a container of nobody's once, before it has a pod; removed again when it resolves. */
-  rehearse(options: CallOptions): Promise<void>;
+  /** Has the machine warm up before it has a pod, on demand with a container of nobody's; all of it is gone when it resolves. */
+  rehearse(container: boolean, options: CallOptions): Promise<void>;
   /** The machine lives on for this long, milliseconds, whatever becomes of the node; 0: for ever. */
   renewLease(durationMs: number, options: CallOptions): Promise<void>;
   /** What all containers of the pod may use together. */

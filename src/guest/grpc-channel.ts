@@ -243,8 +243,8 @@ export class GrpcAgentChannel implements AgentChannel {
     return reply.sandboxId;
   }
 
-  async rehearse(options: CallOptions): Promise<void> {
-    await this.#unary('Rehearse', options, (grpc, done) => this.#client.Rehearse({}, grpc, done));
+  async rehearse(container: boolean, options: CallOptions): Promise<void> {
+    await this.#unary('Rehearse', options, (grpc, done) => this.#client.Rehearse({ container }, grpc, done));
   }
 
   async renewLease(durationMs: number, options: CallOptions): Promise<void> {

@@ -32,8 +32,6 @@ export function newRecord(
   machine: {
     readonly cluster: string;
     readonly pool: string;
-    /** Before a pod may have it. */
-    readonly rehearse?: boolean;
     readonly enrolToken: string;
     readonly shape: MachineShape;
     readonly placement: Placement;
@@ -57,7 +55,7 @@ export function newRecord(
     resize: false,
     machine: 'none',
     enrolled: false,
-    rehearsed: machine.rehearse !== true,
+    rehearsed: machine.pool === '',
     power: 'on',
     image: '',
     network: 'none',

@@ -16,8 +16,6 @@ export interface PoolClass {
   /** For arrivals; milliseconds. */
   readonly windowMs: number;
   readonly ceilings: PoolCeilings;
-  /** Each machine runs a container of nobody's before a pod may have it. */
-  readonly rehearse: boolean;
 }
 
 /** A fixed size follows no arrivals; they are counted over this time for those who look. Milliseconds. */
@@ -34,7 +32,7 @@ export function poolClasses(
       const [first = ''] = handlers;
       const disk = config.profiles[first]?.disk;
       const shape = podShape({ cpuMillis: pool.cpuMillis, memoryBytes: pool.memory, diskBytes: disk }, config.machine);
-      const { size, maxMemory, maxHourlyCost, rehearse } = pool;
+      const { size, maxMemory, maxHourlyCost } = pool;
       if (pool.idle === 'suspended' && !provider.power) {
         throw new InfraletError(
           'FAILED_PRECONDITION',
@@ -49,7 +47,6 @@ export function poolClasses(
         handlers,
         size,
         windowMs: typeof size === 'number' ? FIXED_WINDOW_MS : size.window,
-        rehearse,
         ceilings: {
           memory: maxMemory / shape.memoryBytes,
           cost: maxHourlyCost === undefined ? Number.POSITIVE_INFINITY : maxHourlyCost / price(name, shape, provider),

@@ -195,8 +195,8 @@ export class Pool implements AsyncDisposable {
 
   #add(pool: PoolState): void {
     const { config, clock, dialer, store, reconciler } = this.#options;
-    const { name, shape, placement, rehearse } = pool.class;
-    const machine = { cluster: config.cluster, pool: name, rehearse, enrolToken: dialer.newToken(), shape, placement };
+    const { name, shape, placement } = pool.class;
+    const machine = { cluster: config.cluster, pool: name, enrolToken: dialer.newToken(), shape, placement };
     const record = newRecord(noPod(clock.now()), machine);
     store.addMember(record);
     this.#later(this.#follow(record.id, pool));

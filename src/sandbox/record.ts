@@ -99,7 +99,7 @@ const schema = z.object({
   power: z.enum(['on', 'suspending', 'suspended']).default('on'),
   /** Digest of the guest image that it runs, by its own account; empty until it is connected. */
   image: z.string().max(128).default(''),
-  /** A machine of a pool has run a container of nobody's, or need not. */
+  /** A machine of a pool has warmed up for its pod; others need not. */
   rehearsed: z.boolean().default(false),
   network: z.enum(['none', 'adding', 'added', 'gone']),
   networkResult: networkResult.optional(),

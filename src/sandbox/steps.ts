@@ -153,7 +153,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       const channel = channelOf(deps, record.id);
       try {
         await channel.configurePod(NOBODYS_POD, options);
-        await channel.rehearse(options);
+        await channel.rehearse(deps.config.pools[record.pool]?.rehearse === true, options);
       } catch (error) {
         signal.throwIfAborted();
         // Without an answer nobody knows whether it is still at it: no pod may get such a machine.

@@ -40,7 +40,7 @@ export class FakeGuest {
   readonly containers = new Map<string, GuestContainer>();
   readonly images = new Set<string>();
   readonly files = new Map<string, Buffer>();
-  /** Containers of nobody's that it has run. */
+  /** How often it has warmed up. */
   rehearsals = 0;
   readonly logs = new Map<string, FakeLog>();
   readonly signals: number[] = [];
@@ -322,7 +322,7 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 /** All machines of a test, by sandbox; `reachable` says whether the provider still runs the machine. */
 export class FakeGuests implements ChannelDialer {
   readonly guests = new Map<string, FakeGuest>();
-  /** Containers of nobody's that machines have run. */
+  /** How often machines have warmed up. */
   get rehearsals(): number {
     return [...this.guests.values()].reduce((sum, guest) => sum + guest.rehearsals, 0);
   }
