@@ -237,7 +237,10 @@ function toMachine(instance: Ec2Instance): readonly CloudMachine[] {
   if (id === undefined) return [];
   const state = STATES[State?.Name ?? ''] ?? 'pending';
   const endedBy = classifyStateReason(StateReason?.Code ?? '');
-  const reason = [StateReason?.Code, StateReason?.Message ?? StateTransitionReason].filter(Boolean).join(': ');
+  const said = StateReason?.Message ?? StateTransitionReason ?? '';
+  const code = StateReason?.Code ?? '';
+  // EC2 begins most messages with their code.
+  const reason = said.startsWith(code) ? said : [code, said].filter(Boolean).join(': ');
   return [
     {
       id,

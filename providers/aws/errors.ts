@@ -33,6 +33,10 @@ const CODES: Readonly<Record<string, Meaning>> = {
   'InvalidInstanceID.NotFound': { kind: 'not-found-yet' },
   // An id that never was one of EC2's.
   'InvalidInstanceID.Malformed': { kind: 'not-found-yet' },
+  // Of leftovers that somebody else has removed.
+  'InvalidVolume.NotFound': { kind: 'not-found-yet' },
+  'InvalidNetworkInterfaceID.NotFound': { kind: 'not-found-yet' },
+  'InvalidAllocationID.NotFound': { kind: 'not-found-yet' },
   IncorrectInstanceState: { kind: 'transient' },
   IncorrectState: { kind: 'transient' },
   UnauthorizedOperation: { kind: 'auth' },

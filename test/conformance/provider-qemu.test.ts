@@ -23,5 +23,5 @@ providerSuite(
       [Symbol.asyncDispose]: async () => await place[Symbol.asyncDispose](),
     };
   },
-  guestImage,
+  { prepare: guestImage },
 );
