@@ -6,6 +6,7 @@ import {
   AllocateAddressCommand,
   CreateNetworkInterfaceCommand,
   CreateVolumeCommand,
+  DeleteVolumeCommand,
   DescribeInstanceAttributeCommand,
   DescribeInstancesCommand,
   DescribeVolumesCommand,
@@ -41,7 +42,7 @@ interface Opened extends AsyncDisposable {
 async function place(owner: Readonly<Record<string, string>> = {}): Promise<Opened> {
   const { maxPerCall, instanceTypes } = MOTO_SETTINGS;
   const stateDir = await mkdtemp(join(tmpdir(), 'infralet-test-'));
-  const settings = { ...account.settings, instanceTypes };
+  const settings = { ...account.settings, instanceTypes, imageSize: '2Gi' };
   return {
     open: () => openAws({ endpoint: moto.endpoint, stateDir, settings, maxPerCall, owner }),
     [Symbol.asyncDispose]: async () => await rm(stateDir, { recursive: true }),
@@ -53,19 +54,31 @@ providerSuite(
   async () => {
     const opened = await place();
     let provider: Provider | undefined;
+    // Of the pods and not of their machines.
+    const volumes: string[] = [];
     return {
       durable: true,
       open: async () => {
         provider = opened.open();
         return provider;
       },
+      volume: async ({ purchase }) => {
+        const asked = { AvailabilityZone: purchase?.zone ?? '', Size: 1 };
+        const { VolumeId = '' } = await account.client.send(new CreateVolumeCommand(asked));
+        volumes.push(VolumeId);
+        return VolumeId;
+      },
       consoleReady: async (cloud, id, signal) => await cloud.console(id, 1000, signal),
       leftovers: async () => {
         const known = await provider?.describe({ by: 'tags', tags: {} }, AbortSignal.timeout(10_000));
         const machines = new Set<string | undefined>(known?.map(({ id }) => id));
-        return (await account.alive()).filter(({ machine }) => !machines.has(machine)).map(({ id }) => id);
+        const alive = (await account.alive()).filter(({ machine }) => !machines.has(machine)).map(({ id }) => id);
+        return alive.filter((id) => !volumes.includes(id));
       },
-      [Symbol.asyncDispose]: async () => await opened[Symbol.asyncDispose](),
+      [Symbol.asyncDispose]: async () => {
+        for (const VolumeId of volumes) await account.client.send(new DeleteVolumeCommand({ VolumeId }));
+        await opened[Symbol.asyncDispose]();
+      },
     };
   },
   { against: 'moto' },
@@ -111,7 +124,9 @@ describe('what moto understands', () => {
     const Filters = [{ Name: 'attachment.instance-id', Values: [id] }];
     const { Volumes } = await client.send(new DescribeVolumesCommand({ Filters }));
     expect(Volumes).toMatchObject([{ Size: 5, VolumeType: 'gp3', Encrypted: true }]);
-    expect(Volumes?.[0]?.Attachments).toMatchObject([{ Device: instance?.RootDeviceName, DeleteOnTermination: true }]);
+    expect(instance?.BlockDeviceMappings).toMatchObject([
+      { DeviceName: instance?.RootDeviceName, Ebs: { VolumeId: Volumes?.[0]?.VolumeId, DeleteOnTermination: true } },
+    ]);
     expect(tagMap(Volumes?.[0]?.Tags)).toMatchObject({ ...OWNER, pod: 'p' });
 
     await provider.terminate([id], signal);
