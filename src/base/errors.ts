@@ -52,8 +52,25 @@ export class InfraletError extends Error {
       const reason = error instanceof Error && error.cause instanceof InfraletError ? error.cause : undefined;
       return reason ?? new InfraletError('CANCELLED', 'the operation was cancelled', { cause: error });
     }
+    if (isDiskFull(error)) {
+      return new InfraletError('RESOURCE_EXHAUSTED', `a disk of the node is full: ${errorMessage(error)}`, {
+        cause: error,
+        hint: 'make room on the file system of stateDir (`df -h`); nothing is lost, and what waits goes on by itself',
+      });
+    }
     return new InfraletError(fallback, errorMessage(error), { cause: error });
   }
+}
+
+/** https://www.sqlite.org/rescode.html#full */
+const SQLITE_FULL = 13;
+
+/** No room for a file, or for a write to a SQLite database. */
+function isDiskFull(error: unknown): boolean {
+  if (hasErrno(error, 'ENOSPC', 'EDQUOT')) return true;
+  return (
+    hasErrno(error, 'ERR_SQLITE_ERROR') && error instanceof Error && 'errcode' in error && error.errcode === SQLITE_FULL
+  );
 }
 
 /** True for what AbortSignal, node:timers/promises and fetch reject with when their signal fires. */

@@ -127,7 +127,8 @@ export class Journal implements Disposable {
         hint: 'install that version again, or point stateDir somewhere else',
       });
     }
-    this.#db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`);
+    // Nothing is written without need: the daemon must start, and its pods end, when the disk is full.
+    if (found !== SCHEMA_VERSION) this.#db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`);
   }
 
   putSandbox(id: string, record: unknown, request: Uint8Array): void {
