@@ -9,10 +9,11 @@ import { type Clock, withTimeout } from '../base/time.ts';
 import type { GuestEvent } from '../guest/channel.ts';
 import type { SandboxRecord } from '../sandbox/record.ts';
 import type { Sessions } from '../sandbox/session.ts';
-import type { ContainerHooks } from '../sandbox/steps.ts';
+
 import type { SandboxStore } from '../sandbox/store.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { ContainerLogs } from './logs.ts';
+import type { ContainerObserver } from './observer.ts';
 import { stopInGuest } from './stop.ts';
 import type { ContainerStore } from './store.ts';
 
@@ -28,7 +29,7 @@ export interface InterruptionDeps {
   readonly store: ContainerStore;
   readonly sessions: Sessions;
   readonly logs: ContainerLogs;
-  readonly observer: Pick<ContainerHooks, 'drain'>;
+  readonly observer: Pick<ContainerObserver, 'drain' | 'refresh'>;
   readonly reconciler: { fail(id: SandboxId, reason: string): void };
   /** Of the notice, for logs and statuses; milliseconds. */
   readonly reserveMs: number;

@@ -181,7 +181,6 @@ export class ContainerManager implements ContainerService {
     const { record } = entry;
     const channel = await this.#deps.sessions.opened(record.sandboxId, signal);
     await stopInGuest(this.#deps, entry, timeoutSeconds * 1000, channel, signal);
-    await this.#observer.refresh(record.id, channel, signal);
   }
 
   async updateResources(id: string, update: LinuxContainerResources__Output, signal: AbortSignal): Promise<void> {

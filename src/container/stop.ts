@@ -1,17 +1,23 @@
 /** Ends a container in its machine: its stop signal, its grace, SIGKILL. */
 import { constants } from 'node:os';
 import { InfraletError } from '../base/errors.ts';
+import type { ContainerId } from '../base/ids.ts';
 import { type Clock, elapsed, until } from '../base/time.ts';
 import type { Signal__Output } from '../gen/runtime/v1/Signal.ts';
 import type { AgentChannel } from '../guest/channel.ts';
 import { pastDyingShim } from './dying-shim.ts';
 import type { ContainerLogs } from './logs.ts';
+import type { ContainerObserver } from './observer.ts';
 import type { ContainerEntry, ContainerStore } from './store.ts';
 
 /** A relayed call that should be quick; emulated machines are ten times slower than real ones. */
 const CALL_MS = 120_000;
 /** After a stop's grace the container was killed; one that still is there then waits for its log. */
 const KILLED_MS = 2000;
+/** containerd hears of an end within some hundreds of milliseconds, in an emulated machine that is busy within seconds. */
+const TOLD_MS = 20_000;
+/** Between two questions to the machine. */
+const PAUSE_MS = 100;
 /** Between two looks at what events have told; in memory. */
 const LOOK_MS = 20;
 
@@ -23,6 +29,7 @@ export interface StopDeps {
   readonly store: ContainerStore;
   readonly logs: ContainerLogs;
   readonly clock: Clock;
+  readonly observer: Pick<ContainerObserver, 'refresh'>;
 }
 
 export async function stopInGuest(
@@ -39,6 +46,30 @@ export async function stopInGuest(
   } else {
     await stopByContainerd(deps, record, graceMs, channel, signal);
   }
+  await untilTold(deps, record.id, channel, signal);
+}
+
+/** containerd 1.7 answers at once when the process is gone already, and may still show it as running. */
+async function untilTold(
+  { store, clock, observer }: StopDeps,
+  id: ContainerId,
+  channel: AgentChannel,
+  signal: AbortSignal,
+): Promise<void> {
+  const begun = clock.now();
+  const told = async (): Promise<true | undefined> => {
+    await observer.refresh(id, channel, signal);
+    if (store.find(id)?.record.state !== 'CONTAINER_RUNNING') return true;
+    if (elapsed(clock, begun) < TOLD_MS) return undefined;
+    throw new InfraletError(
+      'DEADLINE_EXCEEDED',
+      `container ${id} was stopped, and its machine still shows it as running`,
+      {
+        hint: 'ask again; if it stays so, stop the pod',
+      },
+    );
+  };
+  await until(told, { everyMs: PAUSE_MS, clock, signal });
 }
 
 /** containerd 1.7 knows the image's signal only, so the agent sends another one. True when the container has ended. */

@@ -87,3 +87,21 @@ test('a removal that fails while the pod is to stay is told, and can be repeated
   await runtime.containers.remove(container, signal);
   expect(runtime.containers.list()).toEqual([]);
 });
+
+test('a stop that the machine answers before it knows of the end is not done before', async () => {
+  const { sandbox, container } = await runningContainer();
+  const guest = world.guests.guests.get(sandbox);
+  if (!guest) throw new Error('the sandbox has no guest');
+  const end = guest.end.bind(guest);
+  const unheard: [id: string, exitCode: number][] = [];
+  guest.end = (...args) => unheard.push(args);
+  let looks = 0;
+  world.guests.onCall = (method) => {
+    if (method !== 'ContainerStatus') return;
+    looks += 1;
+    if (looks === 3) for (const args of unheard) end(...args);
+  };
+  await runtime.containers.stop(container, 0, signal);
+  expect(looks).toBeGreaterThanOrEqual(3);
+  expect(runtime.containers.get(container).state).toBe('CONTAINER_EXITED');
+});
