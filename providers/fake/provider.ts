@@ -20,6 +20,7 @@ import type {
   ProviderContext,
   TemplateInfo,
 } from '../../src/cloud/contract.ts';
+import { eachLaunch } from '../../src/cloud/contract-batch.ts';
 import type { FakeConfig } from './config.ts';
 import { FakeError, type FaultPlan } from './faults.ts';
 
@@ -73,15 +74,7 @@ export class FakeProvider implements Provider {
   }
 
   async launch(batch: readonly LaunchRequest[], signal: AbortSignal): Promise<readonly LaunchResult[]> {
-    return await Promise.all(
-      batch.map(async (request): Promise<LaunchResult> => {
-        try {
-          return { token: request.token, ok: true, instance: await this.#launchOne(request, signal) };
-        } catch (error) {
-          return { token: request.token, ok: false, error };
-        }
-      }),
-    );
+    return await eachLaunch(batch, async (request) => await this.#launchOne(request, signal));
   }
 
   async describe(query: DescribeQuery, signal: AbortSignal): Promise<readonly Instance[]> {

@@ -20,6 +20,7 @@ import type {
   Provider,
   ProviderContext,
 } from '../../src/cloud/contract.ts';
+import { eachLaunch } from '../../src/cloud/contract-batch.ts';
 import { probeKvm, qemuVersion } from './accelerator.ts';
 import { kernelCommandLine, type Start } from './arguments.ts';
 import { setCpu } from './cgroup.ts';
@@ -104,15 +105,7 @@ export class QemuProvider implements Provider {
   }
 
   async launch(batch: readonly LaunchRequest[], signal: AbortSignal): Promise<readonly LaunchResult[]> {
-    return await Promise.all(
-      batch.map(async (request): Promise<LaunchResult> => {
-        try {
-          return { token: request.token, ok: true, instance: await this.#launchOne(request, signal) };
-        } catch (error) {
-          return { token: request.token, ok: false, error };
-        }
-      }),
-    );
+    return await eachLaunch(batch, async (request) => await this.#launchOne(request, signal));
   }
 
   async describe(query: DescribeQuery, signal: AbortSignal): Promise<readonly Instance[]> {

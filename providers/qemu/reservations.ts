@@ -1,8 +1,6 @@
 /** Ports and users that machines hold: no two live machines share one. Loaded from the records, kept in memory. */
-
-import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { InfraletError } from '../../src/base/errors.ts';
+import { freePort } from '../../src/base/free-port.ts';
 import type { InstanceId } from '../../src/base/ids.ts';
 import type { QemuConfig } from './config.ts';
 
@@ -26,7 +24,7 @@ export class Reservations {
 
   /** A free port on loopback and a free user. Taking again for one machine gives it another port. */
   async take(id: InstanceId): Promise<Reservation> {
-    // The port is found before the bookkeeping, so that nothing waits between the look and the note.
+    // QEMU's own bind decides; its refusal is retried with another port. The port is found before the bookkeeping, so that nothing waits between the look and the note.
     let port = await freePort();
     const taken = new Set([...this.#held.values()].map((held) => held.port));
     while (taken.has(port)) port = await freePort();
@@ -47,16 +45,4 @@ export class Reservations {
       hint: 'raise providers.qemu.uidCount, or run fewer pods on this node',
     });
   }
-}
-
-/** A port that nobody listened on a moment ago; QEMU's own bind decides, and its refusal is retried with another. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new InfraletError('INTERNAL', 'no port was bound');
-  return address.port;
 }

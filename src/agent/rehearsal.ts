@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import { Client, credentials, ServerCredentials } from '@grpc/grpc-js';
 import type { AgentDefinition } from '../gen/infralet/agent/v1/Agent.ts';
-import { POD_NIC, USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
+import { NOBODYS_NETWORK, USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { newKey, privatePem, selfSigned, toPem } from './certificate.ts';
 import type { Containerd } from './containerd.ts';
@@ -122,14 +122,7 @@ const REHEARSED = {
   clockNanos: '0',
   entropy: Buffer.alloc(0),
   podResources: { memoryBytes: '-1', cpuQuota: '-1', cpuPeriod: '100000', cpuShares: '0' },
-  podSandbox: {
-    hostname: 'template',
-    resolvConf: 'nameserver 192.0.2.1\n',
-    mac: POD_NIC,
-    mtu: 1500,
-    addresses: [{ address: '192.0.2.2/24' }],
-    routes: [{ destination: '0.0.0.0/0', gateway: '192.0.2.1' }],
-  },
+  podSandbox: NOBODYS_NETWORK,
 };
 
 /** The calls of the first second, as the daemon makes them. Failing is part of the rehearsal: nothing is installed. */

@@ -27,6 +27,7 @@ import {
   TAGS,
   type Volumes,
 } from './contract.ts';
+import { eachLaunch } from './contract-batch.ts';
 import { CallCounts, countedDriver } from './counted.ts';
 import { API_CLASSES, type ApiClass, type CloudDriver, type CloudFault, type CloudMachine } from './driver.ts';
 import { LAUNCH_REACTIONS } from './fault-policy.ts';
@@ -152,15 +153,7 @@ export class CloudProvider implements Provider {
   }
 
   async launch(batch: readonly LaunchRequest[], signal: AbortSignal): Promise<readonly LaunchResult[]> {
-    return await Promise.all(
-      batch.map(async (request): Promise<LaunchResult> => {
-        try {
-          return { token: request.token, ok: true, instance: await this.#launchOnce(request, signal) };
-        } catch (error) {
-          return { token: request.token, ok: false, error };
-        }
-      }),
-    );
+    return await eachLaunch(batch, async (request) => await this.#launchOnce(request, signal));
   }
 
   async explain(shape: MachineShape, placement: Placement, signal: AbortSignal): Promise<Explanation> {

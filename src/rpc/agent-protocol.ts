@@ -46,6 +46,16 @@ export function machineToken(seed: string, instanceId: string): string {
 /** Hardware address of the pod NIC as every provider makes it; the pod's own is set before the NIC is used. */
 export const POD_NIC = '52:54:00:00:00:02';
 
+/** What a machine without a pod rehearses with: addresses that nobody has, and the NIC's own hardware address. */
+export const NOBODYS_NETWORK = {
+  hostname: 'template',
+  resolvConf: 'nameserver 192.0.2.1\n',
+  mac: POD_NIC,
+  mtu: 1500,
+  addresses: [{ address: '192.0.2.2/24' }],
+  routes: [{ destination: '0.0.0.0/0', gateway: '192.0.2.1' }],
+};
+
 /** Namespace of the pod sandbox that a template is frozen with, in the guest's containerd. */
 export const TEMPLATE_NAMESPACE = 'infralet.template';
 /** The CNI configuration with which it was made, below ROOT_CNI. */

@@ -5,7 +5,7 @@ import type { PodSandboxConfig, PodSandboxConfig__Output } from '../gen/runtime/
 import type { SecurityProfile } from '../gen/runtime/v1/SecurityProfile.ts';
 import type { GuestPod, GuestPodResources } from '../guest/channel.ts';
 import type { PodNetworkResult } from '../network/pod-network.ts';
-import { GUEST_CGROUP_PARENT, GUEST_LOG_DIRECTORY, POD_NIC } from '../rpc/agent-protocol.ts';
+import { GUEST_CGROUP_PARENT, GUEST_LOG_DIRECTORY, NOBODYS_NETWORK } from '../rpc/agent-protocol.ts';
 import { seccompProfile } from '../volume/seccomp.ts';
 
 export interface NodeFacts {
@@ -89,14 +89,9 @@ export function guestPod(
   };
 }
 
-/** What a machine that waits rehearses with: addresses that nobody has, and the NIC's own hardware address. */
+/** What a machine that waits rehearses with. */
 export const NOBODYS_POD: GuestPod = {
-  hostname: 'template',
-  resolvConf: 'nameserver 192.0.2.1\n',
-  mac: POD_NIC,
-  mtu: 1500,
-  addresses: [{ address: '192.0.2.2/24' }],
-  routes: [{ destination: '0.0.0.0/0', gateway: '192.0.2.1' }],
+  ...NOBODYS_NETWORK,
   limits: { memoryBytes: -1, cpuQuota: -1, cpuPeriod: 0, cpuShares: 0 },
 };
 

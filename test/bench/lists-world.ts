@@ -5,11 +5,8 @@
 import { join } from 'node:path';
 import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { systemClock } from '../../src/base/time.ts';
-import { createCriServer } from '../../src/cri/server.ts';
-import { createStreamingServer } from '../../src/streaming/server.ts';
-import { nullLogger } from '../../src/telemetry/log.ts';
 import { memoryServices } from '../support/cri-services.ts';
+import { FINE, serveWorldCri } from '../support/serve-world.ts';
 import { World } from '../support/world.ts';
 import type { Answer, Ask, DaemonState } from './lists-messages.ts';
 import { type Hot, startProfile } from './profile.ts';
@@ -24,27 +21,13 @@ export async function serveWorld(directory: string): Promise<void> {
     reconciler: { launchConcurrency: 16 },
     providers: { fake: { capacity: 1_000_000 } },
   });
-  const { config } = world;
   await using stack = new AsyncDisposableStack();
-  const { sandboxes, containers, stats, events } = stack.use(world.start());
-  const streaming = stack.use(
-    await createStreamingServer({ config: config.streaming, log: nullLogger, clock: systemClock }),
-  );
-  const fine = { ok: true, reason: '', message: '' };
+  const runtime = stack.use(world.start());
   stack.use(
-    await createCriServer({
-      config,
-      log: nullLogger,
-      clock: systemClock,
-      version: '0.0.0',
-      sandboxes,
-      containers,
+    await serveWorldCri(world.config, runtime, {
       images: memoryServices().images,
-      stats,
       imageDirectory: directory,
-      events,
-      streaming,
-      runtimeStatus: async () => ({ runtime: fine, network: fine, info: {} }),
+      runtimeStatus: async () => ({ runtime: FINE, network: FINE, info: {} }),
     }),
   );
   await answerParent();

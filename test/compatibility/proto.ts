@@ -1,19 +1,31 @@
 /** The CRI's messages and RPCs as the proto file has them, and walks over messages that go by it. */
 import { join } from 'node:path';
-import { loadSync } from '@grpc/proto-loader';
+import { loadSync, type PackageDefinition } from '@grpc/proto-loader';
 import { PROTO_DIR } from '../../src/rpc/load.ts';
 
-interface FieldType {
+/** Descriptors as proto-loader gives them. */
+export interface FieldType {
   readonly name: string;
+  readonly number: number;
   readonly label: string;
   readonly type: string;
   readonly typeName: string;
 }
 
-interface MessageType {
+export interface MessageType {
   readonly name: string;
   readonly field: readonly FieldType[];
-  readonly nestedType: readonly { readonly name: string; readonly options?: { readonly mapEntry?: boolean } | null }[];
+  readonly nestedType: readonly (MessageType & { readonly options?: { readonly mapEntry?: boolean } | null })[];
+  readonly enumType: readonly EnumType[];
+}
+
+export interface EnumType {
+  readonly name: string;
+  readonly value: readonly { readonly name: string; readonly number: number }[];
+}
+
+export function loadDefinitions(): PackageDefinition {
+  return loadSync(join(PROTO_DIR, 'cri/v1/runtime.proto'), { keepCase: true });
 }
 
 export interface Field {
@@ -46,9 +58,7 @@ const camel = (name: string): string => name.replace(/_([a-z])/g, (_, letter: st
 export function readCri(): Cri {
   const messages = new Map<string, readonly Field[]>();
   const rpcs: Rpc[] = [];
-  for (const [name, definition] of Object.entries(
-    loadSync(join(PROTO_DIR, 'cri/v1/runtime.proto'), { keepCase: true }),
-  )) {
+  for (const [name, definition] of Object.entries(loadDefinitions())) {
     if (!name.startsWith(PACKAGE)) continue;
     if (!('format' in definition)) {
       for (const [rpc, method] of Object.entries(definition)) {

@@ -2,13 +2,13 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { tscKhz } from '../../providers/qemu/tsc.ts';
 import { hasErrno, InfraletError } from '../../src/base/errors.ts';
+import { freePort } from '../../src/base/free-port.ts';
 import { newSandboxId } from '../../src/base/ids.ts';
 import { until } from '../../src/base/time.ts';
 import type { AgentChannel } from '../../src/guest/channel.ts';
@@ -269,14 +269,4 @@ class Machine implements AsyncDisposable {
     this.#child.kill('SIGKILL');
     await once(this.#child, 'exit');
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

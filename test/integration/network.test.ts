@@ -5,15 +5,16 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { newSandboxId, type SandboxId } from '../../src/base/ids.ts';
 import { run } from '../../src/base/process.ts';
-import { CniNetwork } from '../../src/network/cni-network.ts';
+import type { CniNetwork } from '../../src/network/cni-network.ts';
 import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import type { PodNetworkResult, PodNetworkSpec } from '../../src/network/pod-network.ts';
-import { nullLogger } from '../../src/telemetry/log.ts';
+import { bridgePlugin, cniNetwork, conflist, PORTMAP_PLUGIN } from '../support/cni.ts';
 import { podWire } from '../support/pod-wire.ts';
 import { traffic } from '../support/traffic.ts';
 
 const signal = AbortSignal.timeout(600_000);
 const BRIDGE = 'inftest0';
+const NETWORK = 'infralet-test';
 const sh = async (command: string): Promise<string> => await run('sh', ['-c', command], { signal, timeoutMs: 20_000 });
 
 let dir = '';
@@ -39,40 +40,13 @@ async function hostState(): Promise<string> {
     .join('\n');
 }
 
-function conflist(plugins: readonly object[]): string {
-  return JSON.stringify({ cniVersion: '1.0.0', name: 'infralet-test', plugins });
-}
-const bridge = {
-  type: 'bridge',
-  bridge: BRIDGE,
-  isGateway: true,
-  ipMasq: true,
-  hairpinMode: true,
-  ipam: {
-    type: 'host-local',
-    ranges: [[{ subnet: '10.199.0.0/24' }], [{ subnet: 'fd42:99::/64' }]],
-    routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
-  },
-};
-const portmap = { type: 'portmap', capabilities: { portMappings: true }, snat: true };
+const bridge = bridgePlugin(BRIDGE, '10.199.0.0/24', 'fd42:99::/64');
 
 function spec(
   portMappings: PodNetworkSpec['portMappings'] = [],
   sandboxId: SandboxId = newSandboxId(),
 ): PodNetworkSpec {
   return { sandboxId, podName: 'web', podNamespace: 'default', podUid: 'uid-1', portMappings };
-}
-
-function open(stateDir = dir): CniNetwork {
-  return new CniNetwork({
-    confDir: join(dir, 'conf'),
-    binDirs: [join(dir, 'bin'), '/opt/cni/bin', '/usr/lib/cni'],
-    cacheDir: join(dir, 'cache'),
-    timeoutMs: 30_000,
-    stateDir,
-    vxlan: { port: 4789 },
-    log: nullLogger,
-  });
 }
 
 /** A plugin that writes down how it is called and does what the test says. */
@@ -83,7 +57,7 @@ async function recorder(script = ''): Promise<() => Promise<readonly string[]>> 
     `#!/bin/sh\ninput=$(cat)\necho "$CNI_COMMAND" >> ${log}\n${script}\n[ "$CNI_COMMAND" = ADD ] && echo "$input" | sed 's/.*"prevResult"://;s/}$//'\nexit 0\n`,
     { mode: 0o755 },
   );
-  await writeFile(join(dir, 'conf', '10-test.conflist'), conflist([bridge, { type: 'recorder' }]));
+  await writeFile(join(dir, 'conf', '10-test.conflist'), conflist(NETWORK, [bridge, { type: 'recorder' }]));
   return async () => (await readFile(log, 'utf8').catch(() => '')).split('\n').filter((line) => line !== '');
 }
 
@@ -92,8 +66,8 @@ const podIp = (result: PodNetworkResult): string => result.addresses[0]?.address
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'infralet-net-'));
   await sh(`mkdir ${dir}/conf ${dir}/bin`);
-  await writeFile(join(dir, 'conf', '10-test.conflist'), conflist([bridge, portmap]));
-  network = open();
+  await writeFile(join(dir, 'conf', '10-test.conflist'), conflist(NETWORK, [bridge, PORTMAP_PLUGIN]));
+  network = cniNetwork(dir);
 });
 afterEach(async () => {
   for (const sandboxId of await network.list(signal)) await network.remove(spec([], sandboxId), signal);
@@ -107,7 +81,7 @@ afterAll(async () => {
 describe('pod network', () => {
   test('is ready with a configuration and its plugins, and says what is missing', async () => {
     expect(await network.ready(signal)).toEqual({ ok: true, reason: '' });
-    await writeFile(join(dir, 'conf', '10-test.conflist'), conflist([{ type: 'no-such-plugin' }]));
+    await writeFile(join(dir, 'conf', '10-test.conflist'), conflist(NETWORK, [{ type: 'no-such-plugin' }]));
     expect((await network.ready(signal)).reason).toMatch(/no-such-plugin is not in/);
     await rm(join(dir, 'conf', '10-test.conflist'));
     expect((await network.ready(signal)).reason).toMatch(/no CNI configuration/);
@@ -200,7 +174,7 @@ describe('pod network', () => {
       marker,
       JSON.stringify({ ...noted, state: { kind: 'deleting', result: noted.state.result, remaining: 1 } }),
     );
-    const restarted = open();
+    const restarted = cniNetwork(dir);
     expect(await restarted.list(signal)).toEqual([pod.sandboxId]);
     await restarted.remove(pod, signal);
     expect(await calls()).toEqual(['ADD', 'DEL', 'ADD']);
@@ -211,7 +185,7 @@ describe('pod network', () => {
     const calls = await recorder();
     const pod = spec();
     const first = await network.add(pod, signal);
-    const second = await open().add(pod, signal);
+    const second = await cniNetwork(dir).add(pod, signal);
     expect(await calls()).toEqual(['ADD', 'DEL', 'ADD']);
     expect(second.netns).toBe(first.netns);
     const held = (await readdir(join(dir, 'cache', 'networks', 'infralet-test'))).filter((name) =>

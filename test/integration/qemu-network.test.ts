@@ -15,10 +15,10 @@ import { newSandboxId } from '../../src/base/ids.ts';
 import { until } from '../../src/base/time.ts';
 import type { Instance } from '../../src/cloud/contract.ts';
 import { cpio } from '../../src/guest-image/cpio.ts';
-import { CniNetwork } from '../../src/network/cni-network.ts';
+import type { CniNetwork } from '../../src/network/cni-network.ts';
 import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import type { PodNetworkResult, PodNetworkSpec } from '../../src/network/pod-network.ts';
-import { nullLogger } from '../../src/telemetry/log.ts';
+import { bridgePlugin, cniNetwork, conflist, PORTMAP_PLUGIN } from '../support/cni.ts';
 import { GUEST_IMAGE_TIMEOUT_MS, guestImage } from '../support/guest.ts';
 import { deviceExists, type QemuPlace, qemuPlace } from '../support/qemu.ts';
 
@@ -64,33 +64,11 @@ beforeAll(async () => {
   await writeFile(join(image, 'initramfs.cpio'), Buffer.concat([await readFile(join(real, 'initramfs.cpio')), init]));
   await writeFile(
     join(dir, 'conf', '1.conflist'),
-    JSON.stringify({
-      cniVersion: '1.0.0',
-      name: 'infralet-test',
-      plugins: [
-        {
-          type: 'bridge',
-          bridge: BRIDGE,
-          isGateway: true,
-          ipMasq: true,
-          mtu: 1400,
-          ipam: { type: 'host-local', ranges: [[{ subnet: '10.197.0.0/24' }]], routes: [{ dst: '0.0.0.0/0' }] },
-        },
-        { type: 'portmap', capabilities: { portMappings: true }, snat: true },
-      ],
-    }),
+    conflist('infralet-test', [{ ...bridgePlugin(BRIDGE, '10.197.0.0/24'), mtu: 1400 }, PORTMAP_PLUGIN]),
   );
   place.imageDir = image;
   provider = await place.open(signal);
-  network = new CniNetwork({
-    vxlan: { port: 4789 },
-    confDir: join(dir, 'conf'),
-    binDirs: ['/opt/cni/bin', '/usr/lib/cni'],
-    cacheDir: join(dir, 'cache'),
-    timeoutMs: 60_000,
-    stateDir: dir,
-    log: nullLogger,
-  });
+  network = cniNetwork(dir);
 }, GUEST_IMAGE_TIMEOUT_MS);
 
 afterAll(async () => {

@@ -5,21 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { InfraletError } from '../../src/base/errors.ts';
-import { systemClock, until } from '../../src/base/time.ts';
-import { configSchema } from '../../src/config/schema.ts';
-import { createStreamingServer, type StreamingServer } from '../../src/streaming/server.ts';
-import { createLogger, type Logger, nullLogger } from '../../src/telemetry/log.ts';
+import { until } from '../../src/base/time.ts';
+import type { StreamingServer } from '../../src/streaming/server.ts';
+import { createLogger } from '../../src/telemetry/log.ts';
 import { forwardedPort, runStream } from '../support/cri-streams.ts';
 import { type StreamingGuest, startStreamingGuest } from '../support/streaming-guest.ts';
-
-const soon = () => AbortSignal.timeout(8_000);
-const eventually = async (probe: () => boolean) =>
-  until(() => (probe() ? true : undefined), { everyMs: 5, signal: soon() });
-
-async function start(streaming: object = {}, log: Logger = nullLogger): Promise<StreamingServer> {
-  const config = configSchema.parse({ streaming });
-  return createStreamingServer({ config: config.streaming, log, clock: systemClock });
-}
+import { eventually, soon, startStreaming } from '../support/streaming-node.ts';
 
 const UPGRADE = 'Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n';
 
@@ -76,7 +67,7 @@ let guest: StreamingGuest;
 let server: StreamingServer;
 beforeEach(async () => {
   guest = await startStreamingGuest();
-  server = await start();
+  server = await startStreaming();
 });
 afterEach(async () => {
   await server[Symbol.asyncDispose]();
@@ -252,7 +243,7 @@ describe('refusals', () => {
   });
 
   test('a token expires', async () => {
-    await using short = await start({ tokenTtl: '1ms' });
+    await using short = await startStreaming({ tokenTtl: '1ms' });
     const url = short.issue('exec', async () => guest.target());
     const issued = Date.now();
     await eventually(() => Date.now() > issued + 1);
@@ -315,7 +306,7 @@ describe('refusals', () => {
   });
 
   test('no more connections than configured', async () => {
-    await using small = await start({ maxSessions: 2 });
+    await using small = await startStreaming({ maxSessions: 2 });
     const clients = [1, 2].map(() => dial(small.issue('exec', async () => guest.target())));
     for (const client of clients) await readHead(client);
     expect(await answerOf(dial(small.issue('exec', async () => guest.target())))).toBe('');
@@ -347,7 +338,7 @@ describe('ends', () => {
   });
 
   test('a silent session is closed', async () => {
-    await using brief = await start({ idle: '100ms' });
+    await using brief = await startStreaming({ idle: '100ms' });
     const client = dial(brief.issue('exec', async () => guest.target()));
     await readHead(client);
     await cut(client);
@@ -355,7 +346,7 @@ describe('ends', () => {
   });
 
   test('shutdown cuts sessions, and URLs are worth nothing afterwards', async () => {
-    const stopping = await start();
+    const stopping = await startStreaming();
     const url = stopping.issue('exec', async () => guest.target());
     const client = dial(stopping.issue('exec', async () => guest.target()));
     await readHead(client);
@@ -368,7 +359,7 @@ describe('ends', () => {
 
   test('an address in use is named', async () => {
     const port = Number(new URL(server.base).port);
-    await expect(start({ port })).rejects.toMatchObject({
+    await expect(startStreaming({ port })).rejects.toMatchObject({
       code: 'FAILED_PRECONDITION',
       message: expect.stringContaining(`127.0.0.1:${port}`),
     });
@@ -381,7 +372,7 @@ test('tokens are in no log line', async () => {
   const log = createLogger({ level: 'trace', components: {}, format: 'json', fd: file.fd });
   const urls: string[] = [];
   {
-    await using logged = await start({}, log);
+    await using logged = await startStreaming({}, log);
     const url = logged.issue('exec', async () => guest.target());
     const broken = logged.issue('exec', async () => {
       throw new InfraletError('UNAVAILABLE', 'no machine');

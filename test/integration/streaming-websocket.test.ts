@@ -3,21 +3,17 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
-import { systemClock, until } from '../../src/base/time.ts';
-import { configSchema } from '../../src/config/schema.ts';
-import { createStreamingServer, type StreamingServer } from '../../src/streaming/server.ts';
+import { until } from '../../src/base/time.ts';
+import type { StreamingServer } from '../../src/streaming/server.ts';
 import type { SessionStreams } from '../../src/streaming/tokens.ts';
-import { nullLogger } from '../../src/telemetry/log.ts';
 import { runStream } from '../support/cri-streams.ts';
 import { type RemoteCommand, serveRemoteCommand } from '../support/remote-command.ts';
 import { SpdyServer } from '../support/spdy-server.ts';
 import { type StreamingGuest, startStreamingGuest } from '../support/streaming-guest.ts';
+import { eventually, soon, startStreaming } from '../support/streaming-node.ts';
 import { openTunnel } from '../support/websocket-tunnel.ts';
 
 const V5 = 'v5.channel.k8s.io';
-const soon = () => AbortSignal.timeout(10_000);
-const eventually = async (probe: () => boolean) =>
-  until(() => (probe() ? true : undefined), { everyMs: 5, signal: soon() });
 const PLAIN: SessionStreams = { tty: false, stdin: true, stdout: true, stderr: true };
 const TERMINAL: SessionStreams = { tty: true, stdin: true, stdout: true, stderr: false };
 
@@ -25,17 +21,12 @@ let guest: StreamingGuest;
 let server: StreamingServer;
 beforeEach(async () => {
   guest = await startStreamingGuest();
-  server = await start();
+  server = await startStreaming();
 });
 afterEach(async () => {
   await server[Symbol.asyncDispose]();
   await guest[Symbol.asyncDispose]();
 });
-
-async function start(streaming: object = {}): Promise<StreamingServer> {
-  const config = configSchema.parse({ streaming });
-  return createStreamingServer({ config: config.streaming, log: nullLogger, clock: systemClock });
-}
 
 const issue = (streams = PLAIN, from = server) =>
   from.issue('exec', async () => ({ ...guest.target('/exec/guest-token'), streams }));
@@ -175,7 +166,7 @@ describe('v5 channels', () => {
   });
 
   test('a message that is too long ends the session', async () => {
-    await using small = await start({ maxMessage: '64Ki' });
+    await using small = await startStreaming({ maxMessage: '64Ki' });
     const served = command();
     const client = dial(issue(PLAIN, small));
     const it = await served;

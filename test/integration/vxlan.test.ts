@@ -9,11 +9,11 @@ import { afterAll, afterEach, beforeEach, expect, test } from 'vitest';
 import { newSandboxId, type SandboxId } from '../../src/base/ids.ts';
 import { run } from '../../src/base/process.ts';
 import { until } from '../../src/base/time.ts';
-import { CniNetwork } from '../../src/network/cni-network.ts';
+import type { CniNetwork } from '../../src/network/cni-network.ts';
 import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import type { PodNetworkResult, PodNetworkSpec, VxlanLink } from '../../src/network/pod-network.ts';
-import { nullLogger } from '../../src/telemetry/log.ts';
 import { AgentWorld } from '../support/agent/machine.ts';
+import { bridgePlugin, cniNetwork, conflist, PORTMAP_PLUGIN } from '../support/cni.ts';
 import { endChild } from '../support/pod-wire.ts';
 import { ofIpv6, type RemoteMachine, remoteMachine } from '../support/remote-machine.ts';
 import { traffic } from '../support/traffic.ts';
@@ -27,28 +27,6 @@ const sh = async (command: string): Promise<string> => await run('sh', ['-c', co
 let dir = '';
 let network: CniNetwork;
 let world: AgentWorld;
-
-const bridge = {
-  type: 'bridge',
-  bridge: BRIDGE,
-  isGateway: true,
-  ipMasq: true,
-  hairpinMode: true,
-  ipam: { type: 'host-local', ranges: [[{ subnet: '10.196.0.0/24' }]], routes: [{ dst: '0.0.0.0/0' }] },
-};
-const portmap = { type: 'portmap', capabilities: { portMappings: true }, snat: true };
-
-function open(): CniNetwork {
-  return new CniNetwork({
-    confDir: join(dir, 'conf'),
-    binDirs: ['/opt/cni/bin', '/usr/lib/cni'],
-    cacheDir: join(dir, 'cache'),
-    timeoutMs: 30_000,
-    stateDir: dir,
-    vxlan: { port: 4789 },
-    log: nullLogger,
-  });
-}
 
 function spec(portMappings: PodNetworkSpec['portMappings'] = [], sandboxId = newSandboxId()): PodNetworkSpec {
   return { sandboxId, podName: 'web', podNamespace: 'default', podUid: 'uid-1', portMappings };
@@ -79,9 +57,9 @@ beforeEach(async () => {
   await sh(`mkdir ${dir}/conf`);
   await writeFile(
     join(dir, 'conf', '10-test.conflist'),
-    JSON.stringify({ cniVersion: '1.0.0', name: 'infralet-vxlan', plugins: [bridge, portmap] }),
+    conflist('infralet-vxlan', [bridgePlugin(BRIDGE, '10.196.0.0/24'), PORTMAP_PLUGIN]),
   );
-  network = open();
+  network = cniNetwork(dir);
   world = await AgentWorld.create();
 });
 afterEach(async () => {
@@ -134,7 +112,7 @@ test('a pod elsewhere is a pod of the node: node, pod and outside, host port, it
   await expect(traffic.fetch(machine.pod, machine.address[0], 7443, 1)).rejects.toThrow();
 
   // A daemon that starts anew finds the link, and changes nothing.
-  network = open();
+  network = cniNetwork(dir);
   expect(await network.join(pod, result, { kind: 'vxlan', address: machine.address[0] }, signal)).toEqual(link);
   await machine.machine.kill();
   await machine.machine.start();
@@ -252,7 +230,7 @@ test('a cloud network of IPv6 carries pods as well, with its larger headers, and
   const size = 4 * 2 ** 20;
   await using _server = await traffic.serve(machine.pod, 8080);
   expect((await traffic.fetch(undefined, podIp(result), 8080, size)).digest).toBe(traffic.digest(size));
-  network = open();
+  network = cniNetwork(dir);
   expect(
     await network.join(spec([], (await network.list(signal))[0]), result, { kind: 'vxlan', address: own }, signal),
   ).toEqual(link);
@@ -279,7 +257,7 @@ test('numbers: one that is taken is passed over, one that was noted stays; a mac
     join(dir, 'network', `${pod.sandboxId}.json`),
     JSON.stringify({ ...(await noted(pod.sandboxId)), link: planned }),
   );
-  network = open();
+  network = cniNetwork(dir);
   expect(await join1(machine.address[0])).toEqual(planned);
   expect(await tunnels(netnsOf(result))).toEqual(['machine']);
   const moved = await join1(machine.address[1]);

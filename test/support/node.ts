@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { type AdminClient, connectAdmin } from '../../src/admin/client.ts';
 import { until } from '../../src/base/time.ts';
 import { removeHostLeftovers } from '../../src/network/leftovers.ts';
+import { bridgePlugin, conflist, PORTMAP_PLUGIN } from './cni.ts';
 import { type CriClient, criClient } from './cri-client.ts';
 import { guestImage } from './guest.ts';
 import { busyboxImage } from './images.ts';
@@ -58,9 +59,10 @@ export class TestNode implements AsyncDisposable {
     const cni = join(directory, 'cni');
     await mkdir(cni);
     await mkdir(node.logs);
+    const subnet = `10.${245 + (serial % 5)}.${process.pid % 250}.0/24`;
     await writeFile(
       join(cni, '10-test.conflist'),
-      conflist(node.bridge, `10.${245 + (serial % 5)}.${process.pid % 250}.0/24`),
+      conflist(node.bridge, [bridgePlugin(node.bridge, subnet), PORTMAP_PLUGIN]),
     );
     const config = {
       cluster: 'e2e',
@@ -213,24 +215,6 @@ export class TestNode implements AsyncDisposable {
       signal: AbortSignal.timeout(60_000),
     });
   }
-}
-
-function conflist(bridge: string, subnet: string): string {
-  return JSON.stringify({
-    cniVersion: '1.0.0',
-    name: bridge,
-    plugins: [
-      {
-        type: 'bridge',
-        bridge,
-        isGateway: true,
-        ipMasq: true,
-        hairpinMode: true,
-        ipam: { type: 'host-local', ranges: [[{ subnet }]], routes: [{ dst: '0.0.0.0/0' }] },
-      },
-      { type: 'portmap', capabilities: { portMappings: true } },
-    ],
-  });
 }
 
 /** The directories that hold the machines' cgroups; those of a daemon in service are not empty and stay. */

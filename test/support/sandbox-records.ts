@@ -1,41 +1,14 @@
 /** Factories for sandbox records and pod configurations, in the words of the domain. */
-import { newSandboxId } from '../../src/base/ids.ts';
 import type { PodSandboxConfig__Output } from '../../src/gen/runtime/v1/PodSandboxConfig.ts';
 import { loadCri } from '../../src/rpc/load.ts';
+import { newRecord, podFacts } from '../../src/sandbox/new-record.ts';
 import type { SandboxRecord } from '../../src/sandbox/record.ts';
 
 export function sandboxRecord(change: Partial<SandboxRecord> = {}): SandboxRecord {
-  return {
-    id: newSandboxId(),
-    pool: '',
-    podUid: 'uid-1',
-    podName: 'web',
-    podNamespace: 'default',
-    attempt: 0,
-    runtimeHandler: '',
-    createdAt: 1000,
-    state: 'planned',
-    wanted: 'ready',
-    listed: false,
-    reason: '',
-    lastError: '',
-    launchToken: 'launch-1',
-    enrolToken: 'enrol-1',
-    shape: { cpuMillis: 1000, memoryBytes: 2 ** 28, diskBytes: 2 ** 30 },
-    placement: {},
-    resize: false,
-    machine: 'none',
-    enrolled: false,
-    rehearsed: true,
-    power: 'on',
-    image: '',
-    network: 'none',
-    joined: false,
-    guestSandboxId: '',
-    guestStopped: false,
-    timeline: {},
-    ...change,
-  };
+  const facts = podFacts({ uid: 'uid-1', name: 'web', namespace: 'default', attempt: 0 }, '', 1000);
+  const shape = { cpuMillis: 1000, memoryBytes: 2 ** 28, diskBytes: 2 ** 30 };
+  const record = newRecord(facts, { cluster: 'default', pool: '', enrolToken: 'enrol-1', shape, placement: {} });
+  return { ...record, timeline: {}, ...change };
 }
 
 const codec = loadCri().RuntimeService.service.RunPodSandbox;

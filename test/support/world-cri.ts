@@ -2,15 +2,12 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock } from '../../src/base/time.ts';
 import { observeCalls } from '../../src/cri/observe.ts';
-import { createCriServer } from '../../src/cri/server.ts';
 import type { NodeRuntime } from '../../src/node-runtime.ts';
-import { createStreamingServer } from '../../src/streaming/server.ts';
-import { nullLogger } from '../../src/telemetry/log.ts';
 import { type CriClient, criClient } from './cri-client.ts';
 import { containerRequest, podRequest } from './cri-requests.ts';
 import { type MemoryServices, memoryServices } from './cri-services.ts';
+import { FINE, serveWorldCri } from './serve-world.ts';
 import { IMAGE, type Watched, World } from './world.ts';
 
 export class WorldCri implements AsyncDisposable {
@@ -58,27 +55,14 @@ export class WorldCri implements AsyncDisposable {
     const { config } = this.world;
     await using stack = new AsyncDisposableStack();
     const runtime = stack.use(this.world.start(undefined, this.#watched));
-    const streaming = stack.use(
-      await createStreamingServer({ config: config.streaming, log: nullLogger, clock: systemClock }),
-    );
-    const fine = { ok: true, reason: '', message: '' };
     stack.use(
-      await createCriServer({
-        config,
-        log: nullLogger,
-        clock: systemClock,
-        version: '0.0.0',
-        sandboxes: runtime.sandboxes,
-        containers: runtime.containers,
-        stats: runtime.stats,
-        events: runtime.events,
+      await serveWorldCri(config, runtime, {
         images: this.images.images,
         imageDirectory: join(this.#directory, 'images'),
-        streaming,
         observe: observeCalls({ meters: undefined, tracer: undefined, ...this.#watched, traceOf: runtime.traceOf }),
         runtimeStatus: async () => ({
           runtime: { ok: false, reason: 'Test', message: 'a test' },
-          network: fine,
+          network: FINE,
           info: {},
         }),
       }),

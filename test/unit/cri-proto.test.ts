@@ -4,35 +4,14 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { loadSync } from '@grpc/proto-loader';
 import { expect, test } from 'vitest';
-import { PROTO_DIR } from '../../src/rpc/load.ts';
+import { type EnumType, type FieldType, loadDefinitions, type MessageType } from '../compatibility/proto.ts';
 
 const FACTS = readFileSync(join(import.meta.dirname, 'cri-proto.facts.txt'), 'utf8')
   .trim()
   .split('\n');
 
-interface FieldType {
-  readonly name: string;
-  readonly number: number;
-  readonly label: string;
-  readonly type: string;
-  readonly typeName: string;
-}
-
-interface MessageType {
-  readonly name: string;
-  readonly field: readonly FieldType[];
-  readonly nestedType: readonly (MessageType & { readonly options?: { readonly mapEntry?: boolean } | null })[];
-  readonly enumType: readonly EnumType[];
-}
-
-interface EnumType {
-  readonly name: string;
-  readonly value: readonly { readonly name: string; readonly number: number }[];
-}
-
-const short = (typeName: string): string => typeName.replace(/^\.?runtime\.v1\./, '').replace(/^.*\./, '');
+const short = (typeName: string): string => typeName.replace(/^.*\./, '');
 
 function typeOf(field: FieldType, message: MessageType): string {
   const entry = message.nestedType.find((nested) => nested.name === short(field.typeName) && nested.options?.mapEntry);
@@ -54,9 +33,8 @@ function enumFact(type: EnumType, prefix = ''): string {
 }
 
 test('the proto file says what the CRI says, and nothing else', () => {
-  const loaded = loadSync(join(PROTO_DIR, 'cri/v1/runtime.proto'), { keepCase: true });
   const found: string[] = [];
-  for (const [name, definition] of Object.entries(loaded)) {
+  for (const [name, definition] of Object.entries(loadDefinitions())) {
     if (!('format' in definition)) {
       for (const [rpc, method] of Object.entries(definition)) {
         if (!('path' in method)) continue;
