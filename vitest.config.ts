@@ -40,7 +40,7 @@ export default defineConfig({
         test: {
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
-          globalSetup: ['test/support/shared-templates.ts'],
+          globalSetup: ['test/support/e2e-setup.ts'],
           testTimeout: 300_000,
           hookTimeout: 600_000,
           // Each file has a node, a bridge and a subnet of its own; an emulated machine has one processor and often waits.

@@ -1,5 +1,5 @@
 /** Named network namespaces and the links inside them, through iproute2's JSON. */
-import { access, readdir, rmdir } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { z } from 'zod';
 import { hasErrno, InfraletError } from '../base/errors.ts';
 import type { SandboxId } from '../base/ids.ts';
@@ -77,18 +77,6 @@ export async function moveLink(device: string, netns: string, signal: AbortSigna
   if (result.exitCode === 0) return true;
   if (/does not exist|cannot find device/i.test(result.stderr)) return false;
   throw new InfraletError('INTERNAL', `cannot move ${device} into ${netns}: ${result.stderr.trim()}`);
-}
-
-/** Removes iproute2's directory of names, which is a mount of its own, when no name is left in it. */
-export async function removeNetnsDir(signal: AbortSignal): Promise<void> {
-  try {
-    if ((await readdir(NETNS_DIR)).length > 0) return;
-    await tryRun('umount', [NETNS_DIR], { signal, timeoutMs: TIMEOUT_MS });
-    await rmdir(NETNS_DIR);
-  } catch (error) {
-    // Another program has just made a namespace, or never any was made.
-    if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'EBUSY')) throw error;
-  }
 }
 
 export async function ip(args: readonly string[], signal: AbortSignal): Promise<string> {

@@ -58,10 +58,7 @@ test('a pod whose creation was cut short is finished when the kubelet asks again
   const config = podConfigFor(node);
   const first = node.cri.RunPodSandbox({ config }, { timeoutMs: BOOT_MS });
   first.catch(() => undefined);
-  await until(async () => ((await node.machines()).length === 1 ? true : undefined), {
-    everyMs: 20,
-    signal: seconds(60),
-  });
+  await node.untilMachines(1);
   const [machine] = await node.machines();
   await node.kill();
   await expect(first).rejects.toThrow();
@@ -89,10 +86,7 @@ test('a machine that dies makes its pod NotReady, its containers exited, and lea
   );
   expect(gone).toMatchObject({ state: 'SANDBOX_NOTREADY' });
   expect(await app.status()).toMatchObject({ state: 'CONTAINER_EXITED', exitCode: 137, reason: 'MachineLost' });
-  await until(async () => ((await node.machines()).length === 0 ? true : undefined), {
-    everyMs: 50,
-    signal: seconds(30),
-  });
+  await node.untilMachines(0);
   await pod.remove();
 });
 

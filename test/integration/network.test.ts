@@ -1,4 +1,5 @@
 /** Pod networks with the real CNI plugins, real namespaces, real frames. Needs root. */
+
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,9 +7,9 @@ import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { newSandboxId, type SandboxId } from '../../src/base/ids.ts';
 import { run } from '../../src/base/process.ts';
 import type { CniNetwork } from '../../src/network/cni-network.ts';
-import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import type { PodNetworkResult, PodNetworkSpec } from '../../src/network/pod-network.ts';
 import { bridgePlugin, cniNetwork, conflist, PORTMAP_PLUGIN } from '../support/cni.ts';
+import { removeBridge, removeSharedLeftovers } from '../support/host-leftovers.ts';
 import { podWire } from '../support/pod-wire.ts';
 import { traffic } from '../support/traffic.ts';
 
@@ -74,7 +75,8 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 afterAll(async () => {
-  await removeHostLeftovers([BRIDGE], signal);
+  await removeBridge(BRIDGE, signal);
+  await removeSharedLeftovers(signal);
   expect(await hostState()).toBe('');
 });
 
@@ -113,7 +115,8 @@ describe('pod network', () => {
     await network.remove(pod, signal);
     expect(await network.list(signal)).toEqual([]);
     expect(await readdir(join(dir, 'cache', 'networks', 'infralet-test'))).not.toContain(podIp(result));
-    await removeHostLeftovers([BRIDGE], signal);
+    await removeBridge(BRIDGE, signal);
+    await removeSharedLeftovers(signal);
     expect(await hostState()).toBe('');
     await network.remove(pod, signal);
   });
@@ -204,7 +207,8 @@ describe('pod network', () => {
     );
     expect(await calls()).toEqual(['ADD', 'DEL']);
     expect(await network.list(signal)).toEqual([]);
-    await removeHostLeftovers([BRIDGE], signal);
+    await removeBridge(BRIDGE, signal);
+    await removeSharedLeftovers(signal);
     expect(await hostState()).toBe('');
   });
 
@@ -214,7 +218,8 @@ describe('pod network', () => {
     await sh(`ip netns del ${result.netns.replace('/run/netns/', '')}`);
     await expect(network.check(pod, result, signal)).rejects.toThrow(/has no network on this node/);
     await network.remove(pod, signal);
-    await removeHostLeftovers([BRIDGE], signal);
+    await removeBridge(BRIDGE, signal);
+    await removeSharedLeftovers(signal);
     expect(await hostState()).toBe('');
     expect(await readdir(join(dir, 'cache', 'networks', 'infralet-test'))).not.toContain(podIp(result));
   });
@@ -235,7 +240,8 @@ describe('pod network', () => {
     const results = await Promise.all(pods.map(async (pod) => await network.add(pod, signal)));
     expect(new Set(results.map(podIp)).size).toBe(20);
     await Promise.all(pods.map(async (pod) => await network.remove(pod, signal)));
-    await removeHostLeftovers([BRIDGE], signal);
+    await removeBridge(BRIDGE, signal);
+    await removeSharedLeftovers(signal);
     expect(await hostState()).toBe('');
   });
 });

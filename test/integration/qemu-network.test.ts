@@ -2,6 +2,7 @@
  * Pod traffic through the real path: guest kernel, virtio, tap, redirection, veth, bridge. The guests run the image's kernel
  * with an init of a few lines instead of the agent, so that nothing but provider and network takes part. Needs root.
  */
+
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
@@ -16,10 +17,10 @@ import { until } from '../../src/base/time.ts';
 import type { Instance } from '../../src/cloud/contract.ts';
 import { cpio } from '../../src/guest-image/cpio.ts';
 import type { CniNetwork } from '../../src/network/cni-network.ts';
-import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import type { PodNetworkResult, PodNetworkSpec } from '../../src/network/pod-network.ts';
 import { bridgePlugin, cniNetwork, conflist, PORTMAP_PLUGIN } from '../support/cni.ts';
 import { GUEST_IMAGE_TIMEOUT_MS, guestImage } from '../support/guest.ts';
+import { removeBridge, removeSharedLeftovers } from '../support/host-leftovers.ts';
 import { deviceExists, type QemuPlace, qemuPlace } from '../support/qemu.ts';
 
 const signal = AbortSignal.timeout(900_000);
@@ -78,7 +79,8 @@ afterAll(async () => {
   );
   await provider[Symbol.asyncDispose]();
   for (const sandboxId of await network.list(signal)) await network.remove(pod([], sandboxId), signal);
-  await removeHostLeftovers([BRIDGE], signal);
+  await removeBridge(BRIDGE, signal);
+  await removeSharedLeftovers(signal);
   expect(await place.leftovers()).toEqual([]);
   expect(await deviceExists(BRIDGE)).toBe(false);
   await place[Symbol.asyncDispose]();

@@ -1,4 +1,5 @@
 /** The pod link to machines elsewhere: real CNI and VXLAN, the real agent in a namespace that plays the machine. Needs root. */
+
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
@@ -10,10 +11,10 @@ import { newSandboxId, type SandboxId } from '../../src/base/ids.ts';
 import { run } from '../../src/base/process.ts';
 import { until } from '../../src/base/time.ts';
 import type { CniNetwork } from '../../src/network/cni-network.ts';
-import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import type { PodNetworkResult, PodNetworkSpec, VxlanLink } from '../../src/network/pod-network.ts';
 import { AgentWorld } from '../support/agent/machine.ts';
 import { bridgePlugin, cniNetwork, conflist, PORTMAP_PLUGIN } from '../support/cni.ts';
+import { removeBridge, removeSharedLeftovers } from '../support/host-leftovers.ts';
 import { endChild } from '../support/pod-wire.ts';
 import { ofIpv6, type RemoteMachine, remoteMachine } from '../support/remote-machine.ts';
 import { traffic } from '../support/traffic.ts';
@@ -68,7 +69,8 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 afterAll(async () => {
-  await removeHostLeftovers([BRIDGE], signal);
+  await removeBridge(BRIDGE, signal);
+  await removeSharedLeftovers(signal);
   const left = await sh('ip -br link; ls /run/netns 2> /dev/null; iptables-save');
   expect(left.split('\n').filter((line) => /infvx|infralet-test-[mp]\d|10\.19[67]\.|18097/.test(line))).toEqual([]);
   expect(JSON.parse(await sh('ip -j link show type vxlan'))).not.toContainEqual(expect.objectContaining({ mtu: 1450 }));

@@ -2,17 +2,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AdminClient, connectAdmin } from '../../src/admin/client.ts';
 import { until } from '../../src/base/time.ts';
-import { removeHostLeftovers } from '../../src/network/leftovers.ts';
 import { bridgePlugin, conflist, PORTMAP_PLUGIN } from './cni.ts';
 import { type CriClient, criClient } from './cri-client.ts';
+import { sharedTemplates } from './e2e-setup.ts';
 import { guestImage } from './guest.ts';
+import { removeBridge } from './host-leftovers.ts';
 import { busyboxImage } from './images.ts';
-import { sharedTemplates } from './shared-templates.ts';
 
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
 /** Tests on one host take different bridges and subnets; 10.245–10.249 are nobody's here. */
@@ -170,6 +170,12 @@ export class TestNode implements AsyncDisposable {
     return await readdir(join(this.stateDir, 'providers', 'qemu', 'machines')).catch(() => []);
   }
 
+  /** Waits until there are so many machines: one that failed while it was made for a pool goes a moment after the next has come. */
+  async untilMachines(count: number): Promise<void> {
+    const right = async (): Promise<true | undefined> => ((await this.machines()).length === count ? true : undefined);
+    await until(right, { everyMs: 20, signal: AbortSignal.timeout(60_000) });
+  }
+
   /** Loopback port of the agent of the only machine. */
   async agentPort(): Promise<number> {
     const [id = ''] = await this.machines();
@@ -194,8 +200,7 @@ export class TestNode implements AsyncDisposable {
       if (this.#child) await this.#removePods();
     } finally {
       await this.kill('SIGTERM');
-      await removeHostLeftovers([this.bridge], AbortSignal.timeout(20_000));
-      await removeCgroups();
+      await removeBridge(this.bridge, AbortSignal.timeout(20_000));
       await rm(this.directory, { recursive: true, force: true });
     }
   }
@@ -214,13 +219,5 @@ export class TestNode implements AsyncDisposable {
       everyMs: 100,
       signal: AbortSignal.timeout(60_000),
     });
-  }
-}
-
-/** The directories that hold the machines' cgroups; those of a daemon in service are not empty and stay. */
-async function removeCgroups(): Promise<void> {
-  const root = '/sys/fs/cgroup';
-  for (const controller of ['', ...(await readdir(root))]) {
-    await rmdir(join(root, controller, 'infralet')).catch(() => undefined);
   }
 }

@@ -1,7 +1,8 @@
-/** One template for the end-to-end test files of a worker: a boot less for each of them. Gone with the test run. */
+/** What the end-to-end test files share: one template for those of a worker, a boot less for each of them; and the clean-up. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { removeSharedLeftovers } from './host-leftovers.ts';
 
 const VARIABLE = 'INFRALET_TEST_TEMPLATES';
 
@@ -13,6 +14,7 @@ export async function setup(): Promise<void> {
 /** Run by vitest after the last one. */
 export async function teardown(): Promise<void> {
   await rm(process.env[VARIABLE] ?? '', { recursive: true, force: true });
+  await removeSharedLeftovers(AbortSignal.timeout(20_000));
 }
 
 /** This worker's directory; empty outside of the end-to-end tests: each daemon has its own. */
