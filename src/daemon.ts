@@ -107,7 +107,8 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
       events,
       streaming,
       observe: observeCalls({ meters, tracer, traceOf: runtime.traceOf }),
-      runtimeStatus: (status) => runtimeState(config, network, health, status),
+      runtimeStatus: (status) =>
+        runtimeState(config, provider.directPods === true ? undefined : network, health, status),
     }),
   );
   return stack.move();
@@ -175,10 +176,10 @@ async function nodeFacts(config: Config): Promise<NodeFacts> {
   return { hostname: config.node, dns: parseResolvConf(resolver) };
 }
 
-/** For the CRI's Status: asked every few seconds, so it looks and does not try anything. */
+/** For the CRI's Status, where pods of direct links need no network of the node's: asked every few seconds, so it looks and does not try anything. */
 async function runtimeState(
   config: Config,
-  network: PodNetwork,
+  network: PodNetwork | undefined,
   health: ProviderHealth,
   signal: AbortSignal,
 ): Promise<RuntimeState> {
@@ -186,7 +187,10 @@ async function runtimeState(
     () => '',
     (error: unknown) => errorMessage(error),
   );
-  const [pods, provider] = await Promise.all([network.ready(signal), health.problem(signal)]);
+  const [pods, provider] = await Promise.all([
+    network?.ready(signal) ?? { ok: true, reason: '' },
+    health.problem(signal),
+  ]);
   return {
     runtime: runtimeCondition(guest, provider),
     network: { ok: pods.ok, reason: pods.ok ? '' : 'NetworkPluginNotReady', message: pods.reason },

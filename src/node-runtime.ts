@@ -304,7 +304,7 @@ export function startNodeRuntime(options: NodeRuntimeOptions): NodeRuntime {
   const stopped = new AbortController();
   const networksChecked = requireNetworks(
     restored,
-    network,
+    { network, sandboxes: sandboxStore },
     (id, reason) => reconciler.fail(id, reason),
     stopped.signal,
   ).catch((error: unknown) => {

@@ -10,7 +10,7 @@ import type { ContainerEntry, ContainerStore } from './container/store.ts';
 import type { PodNetwork } from './network/pod-network.ts';
 import { containerCodec, sandboxCodec } from './rpc/codecs.ts';
 import type { CriPackage } from './rpc/load.ts';
-import { isReady, parseSandboxRecord } from './sandbox/record.ts';
+import { hasDirectLink, isReady, parseSandboxRecord } from './sandbox/record.ts';
 import type { SandboxEntry, SandboxStore } from './sandbox/store.ts';
 import type { PodFiles } from './state/pod-files.ts';
 import type { Logger } from './telemetry/log.ts';
@@ -112,13 +112,15 @@ function restore({ files, sandboxes, containers, cri, log }: PodKeeperDeps): rea
 /** Without its network, and the note of how it was made, a pod cannot be kept. */
 export async function requireNetworks(
   restored: readonly SandboxId[],
-  network: Pick<PodNetwork, 'list'>,
+  { network, sandboxes }: { readonly network: Pick<PodNetwork, 'list'>; readonly sandboxes: SandboxStore },
   fail: (id: SandboxId, reason: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  if (restored.length === 0) return;
+  // An address of the cloud's own came with the machine, and is nothing on this node.
+  const onNode = restored.filter((id) => !hasDirectLink(sandboxes.get(id)?.record));
+  if (onNode.length === 0) return;
   const there = new Set(await network.list(signal));
-  for (const id of restored) {
+  for (const id of onNode) {
     if (!there.has(id)) fail(id, "the journal was lost, and with it the pod's network");
   }
 }

@@ -1,7 +1,7 @@
 /** The section `providers.aws` of the configuration. */
 import { z } from 'zod';
 import { bytes, duration, parseSection } from '../../src/cloud/contract.ts';
-import { fleetSettings } from '../../src/cloud/kit.ts';
+import { fleetSettings, podAddressSetting } from '../../src/cloud/kit.ts';
 
 /**
  * A tenth below what EC2 publishes for an account and region: RunInstances 5 calls and 2 more per second (and 1,000
@@ -30,6 +30,7 @@ const schema = z.strictObject({
     .array(z.string().regex(/^sg-/))
     .min(1)
     .describe('Security groups of machines: TCP 7443 and the pod network in from the node, nothing else in.'),
+  podAddress: podAddressSetting("a second private address of its machine's interface"),
   instanceProfile: z
     .string()
     .optional()

@@ -18,7 +18,7 @@ import {
 import { errorMessage, InfraletError } from '../../src/base/errors.ts';
 import type { Clock } from '../../src/base/time.ts';
 import type { Check, InstanceState } from '../../src/cloud/contract.ts';
-import type { CloudDriver, CloudMachine, LaunchCall } from '../../src/cloud/kit.ts';
+import { type CloudDriver, type CloudMachine, cloudPodLink, type LaunchCall } from '../../src/cloud/kit.ts';
 import { readCatalogue } from './catalogue.ts';
 import type { AwsConfig } from './config.ts';
 import { classify, classifyStateReason } from './errors.ts';
@@ -122,7 +122,8 @@ export function awsDriver(options: AwsDriverOptions): CloudDriver {
       }
     },
 
-    podLink: ({ address }) => (address === undefined ? undefined : { kind: 'vxlan', address }),
+    directPods: config.podAddress === 'direct',
+    podLink: (machine) => cloudPodLink(machine, config.podAddress),
 
     power: {
       suspend: async (ids, signal) => {
@@ -192,8 +193,7 @@ function runInput(call: LaunchCall, config: AwsConfig, place: Place): RunInstanc
     InstanceType: offer.type.name as _InstanceType,
     MinCount: 1,
     MaxCount: call.count,
-    SubnetId: subnet,
-    SecurityGroupIds: [...config.securityGroups],
+    ...networkOf(subnet, config),
     UserData: Buffer.from(call.userData).toString('base64'),
     // The pod's own network never reaches the metadata service; one hop keeps out what would come by way of the machine.
     MetadataOptions: { HttpEndpoint: 'enabled', HttpTokens: 'required', HttpPutResponseHopLimit: 1 },
@@ -224,6 +224,25 @@ function runInput(call: LaunchCall, config: AwsConfig, place: Place): RunInstanc
   };
 }
 
+/** A second address of the interface is asked for with the interface, which is described apart then. */
+function networkOf(
+  subnet: string,
+  { securityGroups, podAddress }: AwsConfig,
+): Pick<RunInstancesCommandInput, 'SubnetId' | 'SecurityGroupIds' | 'NetworkInterfaces'> {
+  if (podAddress === 'tunnel') return { SubnetId: subnet, SecurityGroupIds: [...securityGroups] };
+  return {
+    NetworkInterfaces: [
+      {
+        DeviceIndex: 0,
+        SubnetId: subnet,
+        Groups: [...securityGroups],
+        SecondaryPrivateIpAddressCount: 1,
+        DeleteOnTermination: true,
+      },
+    ],
+  };
+}
+
 function machineName(call: LaunchCall): string {
   return `infralet-${call.tags['infralet.dev/sandbox'] ?? call.token}`;
 }
@@ -250,6 +269,9 @@ function toMachine(instance: Ec2Instance): readonly CloudMachine[] {
       ...(state === 'terminated' && endedBy ? { endedBy } : {}),
       launchedAt: instance.LaunchTime?.getTime() ?? 0,
       address: instance.PrivateIpAddress,
+      podAddress: instance.NetworkInterfaces?.flatMap(({ PrivateIpAddresses = [] }) => PrivateIpAddresses).find(
+        ({ Primary }) => Primary === false,
+      )?.PrivateIpAddress,
       type: instance.InstanceType ?? '',
       zone: instance.Placement?.AvailabilityZone ?? '',
       market: instance.InstanceLifecycle === 'spot' ? 'spot' : 'on-demand',

@@ -15,6 +15,7 @@ import type {
   LaunchRequest,
   LaunchResult,
   MachineShape,
+  PodLink,
   Power,
   Provider,
   ProviderContext,
@@ -67,8 +68,12 @@ export class FakeProvider implements Provider {
     resume: async (ids, signal) => await this.#toPower(ids, 'running', signal),
   };
 
+  readonly directPods: boolean;
+  #made = 0;
+
   constructor(config: FakeConfig, context: ProviderContext, faults: FaultPlan) {
     this.#config = config;
+    this.directPods = config.directPods;
     this.#context = context;
     this.#faults = faults;
   }
@@ -176,12 +181,19 @@ export class FakeProvider implements Provider {
       launchedAt: this.#context.clock.now(),
       shape: { ...request.shape },
       agent: { host: '127.0.0.1', port: 1 },
-      podLink: { kind: 'tap', device: 'fake' },
+      podLink: this.#podLink(),
       start: request.start ?? 'boot',
     };
     const console = `fake machine ${id} has started\n`;
     this.#machines.set(id, { instance, most: instance.shape, console, stopped: promise, stop: resolve });
     return instance;
+  }
+
+  #podLink(): PodLink {
+    if (!this.directPods) return { kind: 'tap', device: 'fake' };
+    this.#made += 1;
+    const podAddress = `198.18.${(this.#made >> 8) & 255}.${this.#made & 255}`;
+    return { kind: 'direct', address: '127.0.0.1', podAddress };
   }
 
   #counted(template: TemplateInfo): TemplateInfo {

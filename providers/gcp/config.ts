@@ -1,7 +1,7 @@
 /** The section `providers.gcp` of the configuration. */
 import { z } from 'zod';
 import { bytes, duration, parseSection } from '../../src/cloud/contract.ts';
-import { fleetSettings } from '../../src/cloud/kit.ts';
+import { fleetSettings, podAddressSetting } from '../../src/cloud/kit.ts';
 
 /** Compute Engine counts calls per project and minute, 1,500 of each kind at first; a project may share them. */
 const LIMITS = {
@@ -32,6 +32,13 @@ const schema = z.strictObject({
     .string()
     .min(1)
     .describe('Subnetwork of the machines: projects/PROJECT/regions/REGION/subnetworks/NAME.'),
+  podAddress: podAddressSetting("an alias address of its machine's interface"),
+  podRange: z
+    .string()
+    .optional()
+    .describe(
+      "The subnetwork's secondary range that pods get addresses of with `podAddress: direct`. Default: its primary.",
+    ),
   networkTags: z.array(z.string()).default(['infralet']).describe('Network tags, for firewall rules.'),
   machineTypes: z
     .array(z.string().min(1))
@@ -56,8 +63,13 @@ const schema = z.strictObject({
   ...fleetSettings(LIMITS),
 });
 
+const consistent = schema.refine(({ podAddress, podRange }) => podAddress === 'direct' || podRange === undefined, {
+  path: ['podRange'],
+  message: 'is for podAddress: direct only',
+});
+
 export type GcpConfig = Readonly<z.output<typeof schema>>;
 
 export function parseConfig(section: unknown): GcpConfig {
-  return parseSection('gcp', schema, section);
+  return parseSection('gcp', consistent, section);
 }

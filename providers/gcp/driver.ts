@@ -4,7 +4,13 @@ import type { protos } from '@google-cloud/compute';
 import { matchesGlob } from '../../src/base/glob.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
 import { type Check, type InstanceState, type Leftover, TAGS } from '../../src/cloud/contract.ts';
-import type { CloudDriver, CloudMachine, LaunchCall, MachineType } from '../../src/cloud/kit.ts';
+import {
+  type CloudDriver,
+  type CloudMachine,
+  cloudPodLink,
+  type LaunchCall,
+  type MachineType,
+} from '../../src/cloud/kit.ts';
 import { type Clients, closeClients, createClients } from './clients.ts';
 import type { GcpConfig } from './config.ts';
 import { classify, httpError, OperationError } from './errors.ts';
@@ -12,6 +18,7 @@ import { customType, offersOf } from './types.ts';
 import { volumes } from './volumes.ts';
 
 type GceInstance = protos.google.cloud.compute.v1.IInstance;
+type NetworkInterface = protos.google.cloud.compute.v1.INetworkInterface;
 type Operation = protos.google.cloud.compute.v1.IOperation;
 
 const GIB = 2 ** 30;
@@ -140,7 +147,8 @@ export function gcpDriver(config: GcpConfig): CloudDriver {
         .toString('utf8');
     },
 
-    podLink: ({ address }) => (address === undefined ? undefined : { kind: 'vxlan', address }),
+    directPods: config.podAddress === 'direct',
+    podLink: (machine) => cloudPodLink(machine, config.podAddress),
 
     power: {
       suspend: async (ids, signal) => {
@@ -237,7 +245,7 @@ function resource(name: string, call: LaunchCall, config: GcpConfig): GceInstanc
         },
       },
     ],
-    networkInterfaces: [{ subnetwork: config.subnetwork }],
+    networkInterfaces: [{ subnetwork: config.subnetwork, ...aliasOf(config) }],
     // No service account: nothing in a machine may speak for the project.
     serviceAccounts: [],
     scheduling: {
@@ -250,15 +258,24 @@ function resource(name: string, call: LaunchCall, config: GcpConfig): GceInstanc
   };
 }
 
+/** One address of a range, by its length alone: the cloud chooses which. */
+function aliasOf({ podAddress, podRange }: GcpConfig): Pick<NetworkInterface, 'aliasIpRanges'> {
+  if (podAddress === 'tunnel') return {};
+  const range = podRange === undefined ? {} : { subnetworkRangeName: podRange };
+  return { aliasIpRanges: [{ ipCidrRange: '/32', ...range }] };
+}
+
 function toMachine(instance: GceInstance, zone: string): CloudMachine {
   const state = STATES[instance.status ?? ''] ?? 'pending';
+  const [nic] = instance.networkInterfaces ?? [];
   return {
     id: `${zone}/${instance.name ?? ''}`,
     tags: readTags(instance),
     state,
     reason: state === 'stopped' ? instance.statusMessage || 'it was stopped' : '',
     launchedAt: Date.parse(instance.creationTimestamp ?? '') || 0,
-    address: instance.networkInterfaces?.[0]?.networkIP ?? undefined,
+    address: nic?.networkIP ?? undefined,
+    podAddress: nic?.aliasIpRanges?.[0]?.ipCidrRange?.replace(/\/32$/, ''),
     type: (instance.machineType ?? '').replace(/^.*\//, ''),
     zone,
     market: instance.scheduling?.provisioningModel === 'SPOT' ? 'spot' : 'on-demand',

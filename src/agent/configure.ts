@@ -10,6 +10,7 @@ import type { AgentOptions } from './options.ts';
 import { makePodLink } from './pod-link.ts';
 import { limitPod } from './pod-resources.ts';
 import { refresh } from './refresh.ts';
+import { makeRoutedLink } from './routed-link.ts';
 
 /** RFC 1123 name, as the kernel takes it. */
 export const HOSTNAME = /^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$/i;
@@ -29,9 +30,13 @@ export async function configure(request: ConfigureRequest__Output, options: Agen
   if (request.podNic) await preparePodNic(request.podNic, options);
 }
 
-async function preparePodNic({ foundBy, mac, mtu, vxlan }: PodNic__Output, options: AgentOptions): Promise<void> {
+async function preparePodNic(
+  { foundBy, mac, mtu, vxlan, routed }: PodNic__Output,
+  options: AgentOptions,
+): Promise<void> {
   checkNic(mac, mtu);
   if (vxlan) return await makePodLink(vxlan, mac, mtu, options);
+  if (routed) return await makeRoutedLink(routed, mac, mtu, options);
   if (!MAC.test(foundBy)) throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
   const { nicsDir } = options;
   const address = (nic: string): string => readFileSync(join(nicsDir, nic, 'address'), 'utf8').trim();

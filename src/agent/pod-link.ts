@@ -12,10 +12,11 @@ import type { Vxlan__Output } from '../gen/infralet/agent/v1/Vxlan.ts';
 import { runCommand } from './commands.ts';
 import type { AgentOptions } from './options.ts';
 
-const TUNNEL = 'pod-link';
+/** The machine's end of what leads to the pod. */
+export const LINK = 'pod-link';
 /** Until containerd moves and renames it. */
-const DEVICE = 'pod0';
-const TABLE = 'inet infralet-pod-link';
+export const POD_DEVICE = 'pod0';
+export const TABLE = 'inet infralet-pod-link';
 /** Outer Ethernet, UDP and VXLAN headers, and IP. */
 const OVERHEAD = { 4: 50, 6: 70 } as const;
 const MAX_VNI = 2 ** 24 - 1;
@@ -31,28 +32,35 @@ export async function makePodLink(
   if (vni < 1 || vni > MAX_VNI) throw wrong(`${vni} is no VXLAN network identifier`);
   if (port < 1 || port > 65_535) throw wrong(`${port} is no UDP port`);
   const version = isIPv6(local) ? 6 : 4;
-  const nic = Object.entries(networkInterfaces()).find(([, all]) => all?.some(({ address }) => address === local))?.[0];
-  if (nic === undefined) {
-    throw new InfraletError('FAILED_PRECONDITION', `this machine does not have the address ${local}`, {
-      hint: 'the pod link needs the address under which the provider lists the machine; none may be translated on the way',
-    });
-  }
-  const uplink = Number(readFileSync(join(nicsDir, nic, 'mtu'), 'utf8'));
+  const uplink = Number(readFileSync(join(nicsDir, nicOf(local), 'mtu'), 'utf8'));
   const fits = Math.min(mtu, uplink - OVERHEAD[version]);
   // A VXLAN device takes packets from whoever knows its number; this one has one peer. The rule is there before the device.
-  await command(nftCommand, [peerOnly(port, remote, version)]);
-  // Left by an earlier try; its device goes with it, wherever it is.
-  await runCommand(ipCommand, ['link', 'del', 'dev', TUNNEL]).catch(() => undefined);
+  await linkCommand(nftCommand, [peerOnly(port, remote, version)]);
+  await dropPodLink(ipCommand);
   const kind = `type vxlan id ${vni} local ${local} remote ${remote} dstport ${port} ttl 64 nolearning`;
   // The pod's address is not the tunnel's own: a tunnel drops what has its address for a source, as a packet has that the
   // node sends back to the pod it came from (bridges do not change the source when they redirect).
   for (const words of [
-    `link add ${TUNNEL} mtu ${fits} ${kind}`,
-    `link set ${TUNNEL} arp off addrgenmode none up`,
-    `link add ${DEVICE} link ${TUNNEL} address ${mac} mtu ${fits} type macvlan mode private`,
+    `link add ${LINK} mtu ${fits} ${kind}`,
+    `link set ${LINK} arp off addrgenmode none up`,
+    `link add ${POD_DEVICE} link ${LINK} address ${mac} mtu ${fits} type macvlan mode private`,
   ]) {
-    await command(ipCommand, words.split(' '));
+    await linkCommand(ipCommand, words.split(' '));
   }
+}
+
+/** Left by an earlier try; the pod's device goes with it, wherever it is. */
+export async function dropPodLink(ipCommand: string): Promise<void> {
+  await runCommand(ipCommand, ['link', 'del', 'dev', LINK]).catch(() => undefined);
+}
+
+/** The NIC with this address. */
+export function nicOf(local: string): string {
+  const nic = Object.entries(networkInterfaces()).find(([, all]) => all?.some(({ address }) => address === local))?.[0];
+  if (nic !== undefined) return nic;
+  throw new InfraletError('FAILED_PRECONDITION', `this machine does not have the address ${local}`, {
+    hint: 'the pod link needs the address under which the provider lists the machine; none may be translated on the way',
+  });
 }
 
 function peerOnly(port: number, remote: string, version: 4 | 6): string {
@@ -66,13 +74,14 @@ function peerOnly(port: number, remote: string, version: 4 | 6): string {
     `udp dport ${port} ${own} saddr != ${remote} drop`,
     `udp dport ${port} meta nfproto ${other} drop`,
     // What the tunnel brings is for the pod alone.
-    `iifname ${TUNNEL} drop`,
+    `iifname ${LINK} drop`,
     '}',
     '}',
   ].join('\n');
 }
 
-async function command(file: string, args: readonly string[]): Promise<void> {
+/** A program that makes a part of the link. */
+export async function linkCommand(file: string, args: readonly string[]): Promise<void> {
   try {
     await runCommand(file, args);
   } catch (error) {

@@ -69,7 +69,9 @@ export type PodLink =
   /** A tap device in the node's network namespace, to be moved into the pod's. */
   | { readonly kind: 'tap'; readonly device: string }
   /** The machine's address in a network that the node is in, too: a VXLAN between the two carries the pod's packets. */
-  | { readonly kind: 'vxlan'; readonly address: string };
+  | { readonly kind: 'vxlan'; readonly address: string }
+  /** The cloud itself brings packets for `podAddress` (IPv4) to the machine, whose own address is `address`: no CNI on the node. */
+  | { readonly kind: 'direct'; readonly address: string; readonly podAddress: string };
 
 export interface Instance {
   readonly id: InstanceId;
@@ -268,6 +270,11 @@ export interface Provider extends AsyncDisposable {
    * @default false
    */
   readonly linkFirst?: boolean;
+  /**
+   * True when a machine brings its pod's address with it (pod link `direct`): the pod's network is known with the machine only.
+   * @default false
+   */
+  readonly directPods?: boolean;
   /** Makes machines. One result per request, in any order; a failed one does not fail the others. */
   launch(batch: readonly LaunchRequest[], signal: AbortSignal): Promise<readonly LaunchResult[]>;
   /** What exists. Ids that are unknown are left out; tombstones may be reported as `terminated`. */

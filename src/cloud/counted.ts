@@ -49,6 +49,7 @@ export function countedDriver(driver: CloudDriver, counts: CallCounts): CloudDri
     terminate: (ids, signal) => counted('terminate', signal, () => driver.terminate(ids, signal)),
     console: (id, maxBytes, signal) => counted('other', signal, () => driver.console(id, maxBytes, signal)),
     classify: (error) => driver.classify(error),
+    directPods: driver.directPods ?? false,
     podLink: (machine) => driver.podLink(machine),
     doctor: (signal) => driver.doctor(signal),
     [Symbol.asyncDispose]: () => driver[Symbol.asyncDispose](),

@@ -37,6 +37,8 @@ export interface CloudMachine {
   readonly launchedAt: number;
   /** Where the node reaches it, once the cloud has given it an address. */
   readonly address: string | undefined;
+  /** A second address of its own, for its pod, where it was launched with one. */
+  readonly podAddress?: string | undefined;
   readonly type: string;
   readonly zone: string;
   readonly market: Offer['market'];
@@ -75,6 +77,8 @@ export interface CloudDriver extends AsyncDisposable {
   terminate(ids: readonly string[], signal: AbortSignal): Promise<void>;
   classify(error: unknown): CloudFault;
   console(id: string, maxBytes: number, signal: AbortSignal): Promise<string>;
+  /** Machines are launched with an address for their pod. @default false */
+  readonly directPods?: boolean;
   /** How the pod's network reaches the machine. */
   podLink(machine: CloudMachine): PodLink | undefined;
   /** Stop and start (hibernated where the cloud can), for pools of machines that are paid for when they are used. */

@@ -60,6 +60,18 @@ export function fleetSettings(buckets: BucketDefaults) {
   } as const;
 }
 
+/** @param what the cloud's own kind of address for a pod. */
+export function podAddressSetting(what: string) {
+  return z
+    .enum(['tunnel', 'direct'])
+    .default('tunnel')
+    .describe(
+      `tunnel: pods have addresses of the node's CNI, and all their packets pass the node. direct: a pod has ${what}, ` +
+        'without CNI and past the node: faster, but there are no host ports, and no network policies and Services but those of ' +
+        'the cloud.',
+    );
+}
+
 const parsedShape = z.object(
   fleetSettings({ launch: [1, 1], launchResources: [1, 1], describe: [1, 1], terminate: [1, 1], other: [1, 1] }),
 );

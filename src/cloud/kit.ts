@@ -1,7 +1,7 @@
 /** What a cloud's provider module is made of: a driver, the settings that every cloud has, and this. */
 import { join } from 'node:path';
-import type { Provider, ProviderContext } from './contract.ts';
-import type { CloudDriver } from './driver.ts';
+import type { PodLink, Provider, ProviderContext } from './contract.ts';
+import type { CloudDriver, CloudMachine } from './driver.ts';
 import type { FleetConfig } from './fleet-config.ts';
 import { LaunchStore } from './launch-store.ts';
 import { CloudProvider } from './provider.ts';
@@ -12,8 +12,15 @@ export type {
   CloudMachine,
   LaunchCall,
 } from './driver.ts';
-export { fleetSettings } from './fleet-config.ts';
+export { fleetSettings, podAddressSetting } from './fleet-config.ts';
 export type { MachineType, Offer } from './offers.ts';
+
+/** A machine that was launched before the setting became `direct` has no address for a pod: it goes on with the tunnel. */
+export function cloudPodLink({ address, podAddress }: CloudMachine, setting: 'tunnel' | 'direct'): PodLink | undefined {
+  if (address === undefined) return undefined;
+  if (setting === 'tunnel' || podAddress === undefined) return { kind: 'vxlan', address };
+  return { kind: 'direct', address, podAddress };
+}
 
 /** The provider contract over a driver; what it must remember lies in the provider's state directory. */
 export function cloudProvider(driver: CloudDriver, config: FleetConfig, context: ProviderContext): Provider {

@@ -66,6 +66,7 @@ export class CloudProvider implements Provider {
   readonly name: string;
   readonly leased = true;
   readonly linkFirst = true;
+  readonly directPods: boolean;
   readonly power?: Power;
   readonly volumes?: Volumes;
   readonly leftovers?: Leftovers;
@@ -93,6 +94,7 @@ export class CloudProvider implements Provider {
     this.#driver = driver;
     this.#store = store;
     this.name = driver.name;
+    this.directPods = driver.directPods ?? false;
     const limiter = (calls: FleetConfig['limits']['launch'], resources?: FleetConfig['limits']['launch']) =>
       new CallLimiter({ calls, ...(resources ? { resources } : {}), clock });
     this.limiters = {

@@ -173,7 +173,10 @@ export interface GuestPod {
   readonly limits: GuestPodResources;
 }
 
-/** The pod's NIC: one that the machine has, found by its hardware address, or the end of a tunnel that it makes. */
+/**
+ * The pod's NIC: one that the machine has, found by its hardware address; the end of a tunnel that it makes; or a link to the
+ * machine's own network, into which it routes packets for the pod's address.
+ */
 export type GuestNic = { readonly mac: string; readonly mtu: number } & (
   | { readonly foundBy: string }
   | {
@@ -184,6 +187,10 @@ export type GuestNic = { readonly mac: string; readonly mtu: number } & (
         readonly remote: string;
         readonly port: number;
       };
+    }
+  | {
+      /** The machine's own address, and the pod's. */
+      readonly routed: { readonly local: string; readonly pod: string };
     }
 );
 

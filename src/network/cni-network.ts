@@ -120,6 +120,8 @@ export class CniNetwork implements PodNetwork {
         return undefined;
       case 'vxlan':
         return await this.#tunnel(id, marker, result, link.address, signal);
+      case 'direct':
+        throw new InfraletError('INTERNAL', `the pod of the sandbox ${id} has its network from the cloud`);
     }
   }
 

@@ -40,6 +40,12 @@ export interface VxlanLink {
   readonly mtu: number;
 }
 
+/** A pod whose address is the cloud's own, and the machine's by which it is reached; JSON, journalled. */
+export interface DirectLink {
+  readonly machine: string;
+  readonly pod: string;
+}
+
 export interface PodNetwork {
   /** Whether a configuration and its plugins are there; for Status and doctor. */
   ready(signal: AbortSignal): Promise<{ readonly ok: boolean; readonly reason: string }>;

@@ -7,7 +7,7 @@ import { type Clock, until, withTimeout } from '../base/time.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { AgentChannel, GuestFile, GuestNic, GuestPodResources } from '../guest/channel.ts';
 import { guestId } from '../guest/conduct.ts';
-import type { PodNetworkResult, VxlanLink } from '../network/pod-network.ts';
+import type { DirectLink, PodNetworkResult, VxlanLink } from '../network/pod-network.ts';
 import { POD_NIC, TEMPLATE_CONFLIST, TEMPLATE_NAMESPACE } from '../rpc/agent-protocol.ts';
 import { carrySeccomp } from '../volume/seccomp.ts';
 import { fitsTemplateSandbox, guestCniConfig, guestPod, guestSandboxConfig, type NodeFacts } from './guest-config.ts';
@@ -21,8 +21,8 @@ export interface GuestRun {
   readonly config: PodSandboxConfig__Output;
   readonly node: NodeFacts;
   readonly network: PodNetworkResult;
-  /** The tunnel that is the pod's NIC; undefined: the machine has one. */
-  readonly link: VxlanLink | undefined;
+  /** How the machine makes the pod's NIC; undefined: it has one. */
+  readonly link: VxlanLink | DirectLink | undefined;
   readonly limits: GuestPodResources;
   readonly clock: Clock;
 }
@@ -51,8 +51,9 @@ export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<st
 }
 
 /** Node and machine each call their own address local. */
-function podNic({ mac, mtu }: PodNetworkResult, link: VxlanLink | undefined): GuestNic {
+export function podNic({ mac, mtu }: PodNetworkResult, link: VxlanLink | DirectLink | undefined): GuestNic {
   if (!link) return { foundBy: POD_NIC, mac, mtu };
+  if ('pod' in link) return { mac, mtu, routed: { local: link.machine, pod: link.pod } };
   const { vni, local, remote, port } = link;
   return { mac, mtu: link.mtu, vxlan: { vni, local: remote, remote: local, port } };
 }

@@ -1,6 +1,23 @@
 /** Which ports of the node lead to a pod. Pure. */
+import { InfraletError } from '../base/errors.ts';
+import type { Provider } from '../cloud/contract.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
 import type { PodNetworkSpec } from '../network/pod-network.ts';
+
+/** The node maps ports to pods whose packets pass it; those of a pod with an address of the cloud's own do not. */
+export function requireHostPorts(
+  config: PodSandboxConfig__Output,
+  { directPods = false }: Pick<Provider, 'directPods'>,
+): void {
+  const [first] = directPods ? hostPorts(config) : [];
+  if (!first) return;
+  const { namespace = '', name = '' } = config.metadata ?? {};
+  throw new InfraletError(
+    'INVALID_ARGUMENT',
+    `pod ${namespace}/${name} asks for port ${first.hostPort} of the node, but its address is the cloud's own: the node has no part in its network`,
+    { hint: 'run it without hostPort and hostNetwork, or on a node whose provider has podAddress: tunnel' },
+  );
+}
 
 /**
  * What CNI's portmap gets. A hostNetwork pod expects its ports on the node itself; its network is the machine's, so each port

@@ -9,6 +9,7 @@ import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfi
 import type { ChannelDialer } from '../guest/channel.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { GUEST_CALL_MS } from './guest-run.ts';
+import { requireHostPorts } from './host-ports.ts';
 import { newRecord, podFacts } from './new-record.ts';
 import { machineDemand, requirePlaceable } from './placement.ts';
 import type { Pool } from './pool.ts';
@@ -21,7 +22,7 @@ import type { SandboxEntry, SandboxStore } from './store.ts';
 
 export interface ManagerDeps {
   readonly config: Config;
-  readonly provider: Pick<Provider, 'name' | 'explain'>;
+  readonly provider: Pick<Provider, 'name' | 'explain' | 'directPods'>;
   readonly dialer: ChannelDialer;
   readonly store: SandboxStore;
   readonly reconciler: Reconciler;
@@ -112,6 +113,7 @@ export class SandboxManager implements SandboxService, AsyncDisposable {
         { hint: 'run it without hostNetwork, or set network.hostNetwork to "machine"' },
       );
     }
+    requireHostPorts(config, provider);
     const facts = podFacts(metadata, runtimeHandler, clock.now(), traceparent);
     const demand = machineDemand(
       {

@@ -30,6 +30,8 @@ export interface Observed {
   readonly connected: boolean;
   /** The machine must be told of the link to its pod's network before the pod is made in it. @default false */
   readonly linkFirst?: boolean;
+  /** The machine brings the pod's address. @default false */
+  readonly directPods?: boolean;
   /** A machine in this pool waits suspended. @default false */
   readonly suspends?: boolean;
 }
@@ -51,8 +53,8 @@ function build(record: SandboxRecord, observed: Observed): readonly StepKind[] {
   const on = launched && record.power === 'on';
   const connected = on && observed.connected;
   const added = record.network === 'added';
-  // Network and machine do not need each other until they are joined, and each takes a while.
-  if (!added) steps.push('network.add');
+  // Network and machine do not need each other until they are joined, and each takes a while; unless one brings the other.
+  if (!added && (on || observed.directPods !== true)) steps.push('network.add');
   if (!launched) steps.push('machine.launch');
   if (launched && !on) steps.push('machine.resume');
   if (on && record.resize) steps.push('machine.resize');

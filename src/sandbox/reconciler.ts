@@ -145,8 +145,8 @@ export class Reconciler implements AsyncDisposable {
     const record = this.#deps.store.get(id)?.record;
     if (!record) return [];
     const suspends = this.#config.pools[record.pool]?.idle === 'suspended';
-    const linkFirst = this.#deps.provider.linkFirst ?? false;
-    return plan(record, { connected: this.#deps.sessions.get(id) !== undefined, linkFirst, suspends });
+    const { linkFirst = false, directPods = false } = this.#deps.provider;
+    return plan(record, { connected: this.#deps.sessions.get(id) !== undefined, linkFirst, directPods, suspends });
   }
 
   async #step(step: StepKind, id: SandboxId, signal: AbortSignal, group: AbortController): Promise<void> {

@@ -43,6 +43,8 @@ const vxlanLink = z.object({
   mtu: z.number(),
 });
 
+const directLink = z.object({ machine: z.string(), pod: z.string() });
+
 const placement = z.object({
   architecture: z.enum(ARCHITECTURES).optional(),
   gpu: z.object({ count: z.number(), model: z.string().optional() }).optional(),
@@ -104,8 +106,8 @@ const schema = z.object({
   network: z.enum(['none', 'adding', 'added', 'gone']),
   networkResult: networkResult.optional(),
   joined: z.boolean(),
-  /** Of a machine elsewhere, once it is joined: the tunnel that it must make its end of. */
-  link: vxlanLink.optional(),
+  /** Of a machine elsewhere, once it is joined: the tunnel that it must make its end of, or the address that is its pod's. */
+  link: z.union([vxlanLink, directLink]).optional(),
   guestSandboxId: z.string(),
   guestStopped: z.boolean(),
   timeline,
@@ -131,6 +133,11 @@ function completeNetwork(parsed: z.output<typeof networkResult>): PodNetworkResu
     addresses: parsed.addresses.map((entry) => ({ address: entry.address, gateway: entry.gateway })),
     routes: parsed.routes.map((entry) => ({ destination: entry.destination, gateway: entry.gateway })),
   };
+}
+
+/** Whether the pod's address is the cloud's own, so that the node has no part in its network. */
+export function hasDirectLink(record: SandboxRecord | undefined): boolean {
+  return record?.link !== undefined && 'pod' in record.link;
 }
 
 /** Pod IPs, the main one first. */

@@ -6,7 +6,8 @@ import { type Clock, until, withTimeout } from '../base/time.ts';
 import { type Instance, ownerTags, type Power, type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
 import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from '../guest/channel.ts';
-import type { PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
+import { directNetwork } from '../network/direct.ts';
+import type { DirectLink, PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
 import { configureGuest } from './guest-clock.ts';
@@ -75,11 +76,15 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
   const { store, provider, network, clock, sessions } = deps;
 
   return {
-    'network.add': async ({ record, config }, signal) => {
+    'network.add': async (entry, signal) => {
+      const { record } = entry;
       await deps.gate.enter(record.id, startKind(record), signal);
       store.update(record.id, { network: 'adding' });
-      const result = await network.add(networkSpec({ record, config }), signal);
-      store.update(record.id, { network: 'added', networkResult: result }, { network: clock.now() });
+      const link = await directLink(deps, record, signal);
+      const now = link ? directNetwork(link) : await network.add(networkSpec(entry), signal);
+      const made = { network: 'added', networkResult: now } as const;
+      if (!link) store.update(record.id, made, { network: clock.now() });
+      else store.update(record.id, { ...made, joined: true, link }, { network: clock.now(), joined: clock.now() });
     },
 
     'machine.launch': async ({ record }, signal) => {
@@ -298,6 +303,13 @@ async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSigna
     },
     { everyMs: deps.config.machine.connectInterval, clock: deps.clock, signal },
   );
+}
+
+/** The pod's address that its machine has brought; one that was launched otherwise (it waited in a pool) has none. */
+async function directLink(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<DirectLink | undefined> {
+  if (deps.provider.directPods !== true) return undefined;
+  const { podLink } = await running(deps, record, signal);
+  return podLink?.kind === 'direct' ? { machine: podLink.address, pod: podLink.podAddress } : undefined;
 }
 
 /** Connects to the agent, trying while the machine boots. */

@@ -39,10 +39,10 @@ interface Opened extends AsyncDisposable {
   open(): Provider;
 }
 
-async function place(owner: Readonly<Record<string, string>> = {}): Promise<Opened> {
+async function place(owner: Readonly<Record<string, string>> = {}, more: object = {}): Promise<Opened> {
   const { maxPerCall, instanceTypes } = MOTO_SETTINGS;
   const stateDir = await mkdtemp(join(tmpdir(), 'infralet-test-'));
-  const settings = { ...account.settings, instanceTypes, imageSize: '2Gi' };
+  const settings = { ...account.settings, instanceTypes, imageSize: '2Gi', ...more };
   return {
     open: () => openAws({ endpoint: moto.endpoint, stateDir, settings, maxPerCall, owner }),
     [Symbol.asyncDispose]: async () => await rm(stateDir, { recursive: true }),
@@ -129,6 +129,27 @@ describe('what moto understands', () => {
     ]);
     expect(tagMap(Volumes?.[0]?.Tags)).toMatchObject({ ...OWNER, pod: 'p' });
 
+    await provider.terminate([id], signal);
+    expect(await account.alive()).toEqual([]);
+  });
+
+  test('of an interface that is asked for with an address for the pod', async () => {
+    await using opened = await place(OWNER, { podAddress: 'direct' });
+    await using provider = opened.open();
+    const shape = { cpuMillis: 1000, memoryBytes: 2 ** 28, diskBytes: 3 * 2 ** 30 };
+    const placement = { zones: ['us-east-1b'] };
+    const request = { token: 'moto-direct', tags: OWNER, shape, userData: '{}', placement };
+    const [result] = await provider.launch([request], signal);
+    if (!result?.ok) throw new Error('not launched', { cause: result?.error });
+    const { id, podLink } = result.instance;
+    const { client, settings } = account;
+    const found = await client.send(new DescribeInstancesCommand({ InstanceIds: [id] }));
+    const instance = found.Reservations?.[0]?.Instances?.[0];
+    expect(instance?.NetworkInterfaces).toMatchObject([
+      { SubnetId: settings.subnets[1], Groups: [{ GroupId: settings.securityGroups[0] }] },
+    ]);
+    // What it would be for a machine that was launched before the setting was made.
+    expect(podLink).toEqual({ kind: 'vxlan', address: instance?.PrivateIpAddress });
     await provider.terminate([id], signal);
     expect(await account.alive()).toEqual([]);
   });

@@ -6,8 +6,9 @@ import { mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from '../../src/base/process.ts';
 import type { AgentChannel } from '../../src/guest/channel.ts';
-import type { PodNetworkResult, VxlanLink } from '../../src/network/pod-network.ts';
+import type { DirectLink, PodNetworkResult, VxlanLink } from '../../src/network/pod-network.ts';
 import { guestCniConfig } from '../../src/sandbox/guest-config.ts';
+import { podNic } from '../../src/sandbox/guest-run.ts';
 import { type AgentWorld, soon, type TestMachine } from './agent/machine.ts';
 
 const signal = AbortSignal.timeout(600_000);
@@ -22,7 +23,7 @@ export interface RemoteMachine extends AsyncDisposable {
   readonly netns: string;
   readonly pod: string;
   /** What guest.run and containerd do about the pod's network. */
-  configure(network: PodNetworkResult, link: VxlanLink): Promise<void>;
+  configure(network: PodNetworkResult, link: VxlanLink | DirectLink): Promise<void>;
 }
 
 /** `number`: unique on this host, at most 255; `mtu`: of the cloud's network. */
@@ -43,6 +44,8 @@ export async function remoteMachine(world: AgentWorld, number: number, mtu = 150
   for (const each of address) await sh(`ip -n ${netns} addr add ${each}/24 dev eth0`);
   const { machine, channel } = await world.enrolled({ place: { netns, host: address[0] } });
   mkdirSync(join(machine.dir, 'sys', 'class'), { recursive: true });
+  mkdirSync(join(machine.dir, 'proc'), { recursive: true });
+  symlinkSync('/proc/sys', join(machine.dir, 'proc', 'sys'));
   symlinkSync('/sys/class/net', join(machine.dir, 'sys', 'class', 'net'));
   const made = untilReady.move();
   return {
@@ -52,10 +55,9 @@ export async function remoteMachine(world: AgentWorld, number: number, mtu = 150
     address,
     netns,
     pod,
-    configure: async (network, { vni, local, remote, port, mtu: largest }) => {
-      const vxlan = { vni, local: remote, remote: local, port };
+    configure: async (network, link) => {
       const limits = { memoryBytes: 0, cpuQuota: 0, cpuPeriod: 0, cpuShares: 0 };
-      await channel.configurePodNic({ mac: network.mac, mtu: largest, vxlan }, limits, soon());
+      await channel.configurePodNic(podNic(network, link), limits, soon());
       const cni = JSON.parse(guestCniConfig(network)) as {
         cniVersion: string;
         name: string;

@@ -53,8 +53,8 @@ function inside(
 }
 
 export const traffic = {
-  /** Serves on all addresses of a namespace. */
-  async serve(netns: string, port: number): Promise<AsyncDisposable & { alive(): boolean }> {
+  /** Serves on all addresses of a namespace, or of the node. */
+  async serve(netns: string | undefined, port: number): Promise<AsyncDisposable & { alive(): boolean }> {
     const [file, args] = inside(netns, SERVER, [String(port)]);
     const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     await once(child.stdout, 'data');

@@ -76,6 +76,27 @@ describe('EC2', () => {
     expect(Buffer.from(sent['UserData'] ?? '', 'base64').toString()).toBe(asked.userData);
   });
 
+  test('an address for the pod is asked for with the machine and learnt from it', async () => {
+    const before = await launch(request());
+    await provider[Symbol.asyncDispose]();
+    provider = open({ podAddress: 'direct' });
+    expect(provider.directPods).toBe(true);
+    const instance = await launch(request());
+    const made = ec2.cloud.instances.get(instance.id);
+    expect(made?.secondaries).toHaveLength(1);
+    const link = { kind: 'direct', address: made?.address, podAddress: made?.secondaries[0] };
+    expect(instance.podLink).toEqual(link);
+    expect(made?.request).toMatchObject({
+      'NetworkInterface.1.SecurityGroupId.1': 'sg-0123',
+      'NetworkInterface.1.DeleteOnTermination': 'true',
+    });
+    const seen = async (id: Instance['id']) => (await provider.describe({ by: 'ids', ids: [id] }, signal))[0];
+    await expect.poll(async () => (await seen(instance.id))?.state).toBe('running');
+    expect((await seen(instance.id))?.podLink).toEqual(link);
+    // A machine that was there before has no second address, and keeps its tunnel.
+    await expect.poll(async () => (await seen(before.id))?.podLink?.kind).toBe('vxlan');
+  });
+
   test('200 pods at once: never throttled, at most 12 launches and one list per second', async () => {
     await provider[Symbol.asyncDispose]();
     provider = open({ describeEvery: '1s' });

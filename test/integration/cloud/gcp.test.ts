@@ -65,6 +65,19 @@ describe('Compute Engine', () => {
     );
   });
 
+  test('an address for the pod is asked for with the machine and learnt from it', async () => {
+    expect(() => open({ podRange: 'pods' })).toThrow(/podRange.*podAddress: direct/);
+    await provider[Symbol.asyncDispose]();
+    provider = open({ podAddress: 'direct', podRange: 'pods' });
+    const { podLink } = await launch(request());
+    const [made] = [...gce.instances.values()];
+    expect(made?.resource['networkInterfaces']).toMatchObject([
+      { aliasIpRanges: [{ ipCidrRange: '/32', subnetworkRangeName: 'pods' }] },
+    ]);
+    const podAddress = made?.address.replace('10.30.', '10.31.');
+    expect(podLink).toEqual({ kind: 'direct', address: made?.address, podAddress });
+  });
+
   test('a zone that is sold out says so in the operation only: the next one is asked in the same launch', async () => {
     gce.capacity.set('e2-small/us-east1-b/STANDARD', 0);
     expect((await launch(request())).purchase).toMatchObject({ zone: 'us-east1-c' });

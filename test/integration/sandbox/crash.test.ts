@@ -107,7 +107,7 @@ async function killAt(begin: Begin, n: number, when: 'before' | 'after', where: 
     const pooled = await poolsFull(second);
     if (sandbox !== undefined) {
       await until(async () => ((await machines()) === 1 + pooled ? true : undefined), limit(where));
-      expect(world.network.attached.size, where).toBe(1);
+      expect(world.network.attached.size, where).toBe(world.provider.directPods === true ? 0 : 1);
       const owners = (await world.provider.describe({ by: 'tags', tags: {} }, signal)).map(({ tags }) => tags);
       expect(new Set(owners.map((tags) => tags['infralet.dev/sandbox'])).size, where).toBe(1 + pooled);
       expect(second.sandboxes.get(sandbox).config, where).toEqual(pod);
@@ -157,6 +157,28 @@ describe('a daemon killed in the middle', () => {
     const effects = await killEverywhere(life);
     expect(effects).toContain('provider.launch');
     expect(effects).toContain('guest.RunPodSandbox');
+  });
+
+  test('where machines bring the addresses of their pods: the same, and the node never makes a network', async () => {
+    await world.provider[Symbol.asyncDispose]();
+    const providers = { fake: { directPods: true } };
+    world = await World.make(directory, {
+      reconciler: { retryInitial: '1ms', sweep: '20ms', orphanAge: '0s' },
+      providers,
+    });
+    const effects = await killEverywhere(life);
+    expect(effects).toContain('guest.RunPodSandbox');
+    expect(effects).not.toContain('network.add');
+    expect(effects).not.toContain('network.join');
+    await using runtime = world.start();
+    const sandbox = await runtime.sandboxes.run(pod, '', signal);
+    expect(runtime.sandboxes.get(sandbox).ips).toEqual([expect.stringMatching(/^198\.18\.0\./)]);
+    const ports = { ...pod, portMappings: [{ protocol: 'TCP', containerPort: 80, hostPort: 80, hostIp: '' } as const] };
+    const other = { ...ports, metadata: { name: 'port', uid: 'uid-2', namespace: 'default', attempt: 0 } };
+    await expect(runtime.sandboxes.run(other, '', signal)).rejects.toThrow(
+      /default\/port asks for port 80 of the node/,
+    );
+    await runtime.sandboxes.remove(sandbox, signal);
   });
 
   test('of a claim leaves a machine that waits or a pod, never both and never neither', async () => {

@@ -93,6 +93,21 @@ test('pods and containers are as they were, and their machine was asked to do no
   expect(world.podFiles.ids()).toEqual([]);
 });
 
+test('a pod whose address came with its machine needs no note of a network', async () => {
+  await world.provider[Symbol.asyncDispose]();
+  const reconciler = { retryInitial: '1ms', sweep: '5ms', orphanAge: '0s' };
+  world = await World.make(directory, { reconciler, providers: { fake: { directPods: true } } });
+  const { sandbox, runs } = await runThenLose();
+  await world.loseJournal();
+  const asked: string[] = [];
+  world.guests.onCall = (method) => void asked.push(method);
+  await using daemon = world.start();
+  await until(() => (asked.includes('ContainerStatus') ? true : undefined), tick);
+  expect(daemon.sandboxes.get(sandbox)).toMatchObject({ ready: true, ips: [expect.stringMatching(/^198\.18\./)] });
+  expect(daemon.containers.get(runs).state).toBe('CONTAINER_RUNNING');
+  expect(await machines()).toBe(1);
+});
+
 test('a pod that was asked to end does not come back; its machine is nobody’s', async () => {
   {
     await using daemon = world.start();

@@ -14,7 +14,13 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
     if (!cloud.options.types.some(({ name }) => name === type)) {
       throw new Ec2Fault('InvalidParameterValue', `invalid instance type ${type}`);
     }
-    const zone = cloud.options.zones.find((name) => subnetOf(name) === params.text('SubnetId'));
+    const [nic] = params.list('NetworkInterface');
+    if (nic && (params.text('SubnetId') ?? params.text('SecurityGroupId.1')) !== undefined) {
+      const said = 'Network interfaces and an instance-level subnet ID may not be specified on the same request';
+      throw new Ec2Fault('InvalidParameterCombination', said);
+    }
+    const subnet = (nic ?? params).text('SubnetId');
+    const zone = cloud.options.zones.find((name) => subnetOf(name) === subnet);
     if (zone === undefined) throw new Ec2Fault('InvalidSubnetID.NotFound', 'the subnet does not exist');
     const tags = params
       .list('TagSpecification')
@@ -29,6 +35,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
       max: Number(required(params, 'MaxCount')),
       userData: params.text('UserData') ?? '',
       tags: Object.fromEntries(tags),
+      secondaries: Number(nic?.text('SecondaryPrivateIpAddressCount') ?? 0),
       request: params.all(),
     });
     return {
@@ -227,9 +234,14 @@ function instanceXml(cloud: FakeCloud, instance: FakeInstance): Xml {
     placement: { availabilityZone: instance.zone },
     // Gone with the machine, as with EC2.
     privateIpAddress: instance.ended ? undefined : instance.address,
+    networkInterfaceSet: instance.ended ? [] : [{ privateIpAddressesSet: addressesXml(instance) }],
     clientToken: instance.token,
     tagSet: Object.entries(instance.tags).map(([key, value]) => ({ key, value })),
   };
+}
+
+function addressesXml({ address, secondaries }: FakeInstance): Xml {
+  return [address, ...secondaries].map((each) => ({ privateIpAddress: each, primary: each === address }));
 }
 
 function typeXml(type: FakeType): Xml {

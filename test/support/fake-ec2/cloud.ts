@@ -21,6 +21,8 @@ export interface FakeInstance {
   readonly zone: string;
   readonly market: 'spot' | 'on-demand';
   readonly address: string;
+  /** Further private addresses of its interface. */
+  readonly secondaries: readonly string[];
   readonly launchedAt: number;
   readonly userData: string;
   readonly request: Readonly<Record<string, string>>;
@@ -89,6 +91,8 @@ export interface RunRequest {
   readonly max: number;
   readonly userData: string;
   readonly tags: Readonly<Record<string, string>>;
+  /** Secondary private addresses that it asks for. */
+  readonly secondaries?: number;
   /** All parameters, for the comparison under one token and for tests to look at. */
   readonly request: Readonly<Record<string, string>>;
 }
@@ -162,7 +166,7 @@ export class FakeCloud {
     return (await this.options.backend?.console(instance)) ?? instance.console;
   }
 
-  #make({ token, type, zone, market, userData, tags, request }: RunRequest): FakeInstance {
+  #make({ token, type, zone, market, userData, tags, secondaries = 0, request }: RunRequest): FakeInstance {
     this.#count += 1;
     // Ids whose order is not that of their making.
     const id = `i-${((this.#count * 2_654_435_761) % 2 ** 32).toString(16).padStart(17, '0')}`;
@@ -174,6 +178,7 @@ export class FakeCloud {
       zone,
       market,
       address,
+      secondaries: Array.from({ length: secondaries }, (_, index) => address.replace('10.20.', `10.${21 + index}.`)),
       launchedAt: this.options.now(),
       userData,
       request,

@@ -345,7 +345,19 @@ function shown({ resource, name, zone, address, createdAt, status, statusMessage
     status,
     statusMessage,
     creationTimestamp: new Date(createdAt).toISOString(),
-    networkInterfaces: [{ networkIP: address }],
+    networkInterfaces: [{ networkIP: address, ...aliases(resource, address) }],
+  };
+}
+
+/** "/32" asks for any one address of a range; what is shown is the one that was taken. */
+function aliases(resource: Json, address: string): Json {
+  const [nic] = (resource['networkInterfaces'] ?? []) as readonly Json[];
+  const asked = (nic?.['aliasIpRanges'] ?? []) as readonly Json[];
+  return {
+    aliasIpRanges: asked.map((each) => ({
+      ...each,
+      ipCidrRange: address.replace('10.30.', '10.31.') + String(each['ipCidrRange']),
+    })),
   };
 }
 

@@ -5,6 +5,7 @@
 import {
   DescribeInstanceTypeOfferingsCommand,
   DescribeNetworkInterfacesCommand,
+  type Instance,
   RunInstancesCommand,
   type RunInstancesCommandInput,
   TerminateInstancesCommand,
@@ -46,6 +47,19 @@ export const MOTO_DEVIATIONS: readonly Deviation[] = [
     },
   },
   {
+    what: 'RunInstances gives an interface no secondary addresses',
+    therefore: 'what becomes of a second address is tested with the fake EC2',
+    stillSo: async (account) => {
+      const NetworkInterfaces = [
+        { DeviceIndex: 0, SubnetId: account.settings.subnets[0], SecondaryPrivateIpAddressCount: 1 },
+      ];
+      const asked = { ImageId: account.settings.imageId, MinCount: 1, MaxCount: 1, NetworkInterfaces };
+      const { Instances } = await account.client.send(new RunInstancesCommand(asked));
+      const [made] = await ended(account, Instances);
+      return made?.NetworkInterfaces?.[0]?.PrivateIpAddresses?.length === 1;
+    },
+  },
+  {
     what: 'TerminateInstances leaves the network interface that RunInstances made',
     therefore: 'interfaces do not count as leftovers of the machines here',
     stillSo: async (account) => {
@@ -64,7 +78,14 @@ async function launched(
 ): Promise<readonly string[]> {
   const place = { ImageId: settings.imageId, SubnetId: settings.subnets[0] ?? '' };
   const { Instances } = await client.send(new RunInstancesCommand({ ...place, ...asked }));
-  const ids = (Instances ?? []).map(({ InstanceId }) => InstanceId ?? '');
+  return (await ended({ client }, Instances)).map(({ InstanceId = '' }) => InstanceId);
+}
+
+async function ended(
+  { client }: Pick<MotoAccount, 'client'>,
+  instances: readonly Instance[] = [],
+): Promise<readonly Instance[]> {
+  const ids = instances.map(({ InstanceId = '' }) => InstanceId);
   await client.send(new TerminateInstancesCommand({ InstanceIds: ids }));
-  return ids;
+  return instances;
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { hostPorts } from '../../../src/sandbox/host-ports.ts';
+import { hostPorts, requireHostPorts } from '../../../src/sandbox/host-ports.ts';
 import { podConfig } from '../../support/sandbox-records.ts';
 
 const portMappings = [
@@ -19,4 +19,11 @@ test('a hostNetwork pod has all its declared ports on the node', () => {
     { hostPort: 8080, containerPort: 80, protocol: 'tcp', hostIp: '127.0.0.1' },
     { hostPort: 53, containerPort: 53, protocol: 'udp', hostIp: '' },
   ]);
+});
+
+test('where the node has no part in the network, a port of the node is refused and told', () => {
+  const asks = podConfig({ portMappings: [...portMappings] });
+  expect(() => requireHostPorts(asks, { directPods: true })).toThrow(/port 8080 of the node.*the cloud's own/);
+  requireHostPorts(asks, {});
+  requireHostPorts(podConfig({ portMappings: [portMappings[1]] }), { directPods: true });
 });

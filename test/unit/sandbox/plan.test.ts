@@ -72,6 +72,16 @@ const anyRecord = fc
   .map((change) => sandboxRecord(change));
 
 describe('plan', () => {
+  test('a machine that brings its pod an address comes before the network', () => {
+    const direct = { connected: false, linkFirst: true, directPods: true };
+    const record = sandboxRecord();
+    expect(plan(record, direct)).toEqual(['machine.launch']);
+    const launched = sandboxRecord({ machine: 'launched', instanceId: parseInstanceId('i-1') });
+    expect(plan(launched, direct)).toEqual(['network.add', 'agent.connect']);
+    const linked = sandboxRecord({ ...launched, network: 'added', joined: true });
+    expect(plan(linked, { ...direct, connected: true })).toEqual(['guest.run']);
+  });
+
   test('builds a sandbox from nothing, machine and network side by side', () => {
     const world: World = { record: sandboxRecord(), observed: { connected: false }, forgotten: false };
     expect(plan(world.record, world.observed)).toEqual(['network.add', 'machine.launch']);
