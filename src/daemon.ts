@@ -15,6 +15,7 @@ import { observeCalls } from './cri/observe.ts';
 import { createCriServer } from './cri/server.ts';
 import { createDialer } from './guest/dialer.ts';
 import { readGuestManifest } from './guest-image/manifest.ts';
+import { linuxOn } from './image/platform.ts';
 import { createImageService, imageDirectory } from './image/store-service.ts';
 import { CniNetwork } from './network/cni-network.ts';
 import type { PodNetwork } from './network/pod-network.ts';
@@ -46,7 +47,10 @@ export async function startDaemon(config: Config, log: Logger, signal: AbortSign
   const meters = await openMetrics(config, version, log, stack);
   const tracer = await openTracing(config, version, stack);
   const images = stack.use(
-    await createImageService({ config: config.image, stateDir: config.stateDir, log, clock, meters }),
+    await createImageService({
+      ...{ config: config.image, stateDir: config.stateDir, log, clock, meters },
+      platform: linuxOn(config.machine.architecture),
+    }),
   );
   const network = new CniNetwork({
     ...config.network,
@@ -184,7 +188,7 @@ async function runtimeState(
   signal: AbortSignal,
 ): Promise<RuntimeState> {
   const guest = await readGuestManifest(config.guestImageDir).then(
-    () => '',
+    ({ architecture }) => otherArchitecture(architecture, config),
     (error: unknown) => errorMessage(error),
   );
   const [pods, provider] = await Promise.all([
@@ -196,6 +200,11 @@ async function runtimeState(
     network: { ok: pods.ok, reason: pods.ok ? '' : 'NetworkPluginNotReady', message: pods.reason },
     info: { provider: config.provider, cluster: config.cluster, node: config.node, stateDir: config.stateDir },
   };
+}
+
+function otherArchitecture(architecture: string, { guestImageDir, machine }: Config): string {
+  if (architecture === machine.architecture) return '';
+  return `the guest image in ${guestImageDir} is made for ${architecture}, machine.architecture says ${machine.architecture}`;
 }
 
 /** The image comes first: without it nothing else is worth a look. */

@@ -73,15 +73,16 @@ async function readTypes(
   return found;
 }
 
+/** The first that there is a guest for; EC2 has names of its own. */
+export function architectureOf(names: readonly (string | undefined)[] = []): MachineType['architecture'] | undefined {
+  if (names.includes('x86_64')) return 'amd64';
+  return names.includes('arm64') ? 'arm64' : undefined;
+}
+
 function machineType(info: InstanceTypeInfo): MachineType | undefined {
   const cpus = info.VCpuInfo?.DefaultVCpus;
   const memory = info.MemoryInfo?.SizeInMiB;
-  const architectures = info.ProcessorInfo?.SupportedArchitectures ?? [];
-  const architecture = architectures.includes('x86_64')
-    ? 'amd64'
-    : architectures.includes('arm64')
-      ? 'arm64'
-      : undefined;
+  const architecture = architectureOf(info.ProcessorInfo?.SupportedArchitectures);
   if (info.InstanceType === undefined || cpus === undefined || memory === undefined || !architecture) return undefined;
   // Nobody's pod needs a whole server, and it takes ten minutes to start.
   if (info.BareMetal) return undefined;

@@ -18,8 +18,14 @@ import {
 import { errorMessage, InfraletError } from '../../src/base/errors.ts';
 import type { Clock } from '../../src/base/time.ts';
 import type { Check, InstanceState } from '../../src/cloud/contract.ts';
-import { type CloudDriver, type CloudMachine, cloudPodLink, type LaunchCall } from '../../src/cloud/kit.ts';
-import { readCatalogue } from './catalogue.ts';
+import {
+  type CloudDriver,
+  type CloudMachine,
+  cloudPodLink,
+  type LaunchCall,
+  type MachineType,
+} from '../../src/cloud/kit.ts';
+import { architectureOf, readCatalogue } from './catalogue.ts';
 import type { AwsConfig } from './config.ts';
 import { classify, classifyStateReason } from './errors.ts';
 import { leftovers } from './leftovers.ts';
@@ -44,6 +50,8 @@ interface Place {
   readonly subnets: ReadonlyMap<string, string>;
   /** The AMI's own name for its disk. */
   readonly rootDevice: string;
+  /** What it can be booted on; undefined: the cloud does not say. */
+  readonly architecture: MachineType['architecture'] | undefined;
 }
 
 export interface AwsDriverOptions {
@@ -73,10 +81,11 @@ export function awsDriver(options: AwsDriverOptions): CloudDriver {
     maxPerCall: options.maxPerCall ?? PAGE,
 
     catalogue: async (signal) => {
-      const { subnets } = await placed(signal);
+      const { subnets, architecture } = await placed(signal);
       const zones = [...subnets.keys()];
       const { instanceTypes: types, prices } = config;
-      return await readCatalogue(client, { types, zones, prices, now: clock.now() }, signal);
+      const offers = await readCatalogue(client, { types, zones, prices, now: clock.now() }, signal);
+      return offers.filter(({ type }) => architecture === undefined || type.architecture === architecture);
     },
 
     launch: async (call, signal) => {
@@ -173,7 +182,11 @@ async function findPlace(client: EC2Client, config: AwsConfig, signal: AbortSign
       hint: 'infralet image publish aws makes one; its id goes into providers.aws.imageId',
     });
   }
-  return { subnets: byZone, rootDevice: image.RootDeviceName ?? '/dev/xvda' };
+  return {
+    subnets: byZone,
+    rootDevice: image.RootDeviceName ?? '/dev/xvda',
+    architecture: architectureOf([image.Architecture]),
+  };
 }
 
 function runInput(call: LaunchCall, config: AwsConfig, place: Place): RunInstancesCommandInput {

@@ -148,8 +148,9 @@ export function choosePlatform(index: Index, wanted: Platform, what: string): In
     entry.platform?.os === wanted.os && entry.platform.architecture === wanted.architecture;
   const found = index.manifests.find(matches) ?? index.manifests.find((entry) => entry.platform === undefined);
   if (found) return found;
-  const offered = index.manifests.flatMap((entry) =>
-    entry.platform ? [`${entry.platform.os}/${entry.platform.architecture}`] : [],
+  const offered = index.manifests.flatMap(({ platform }) =>
+    // Builders add what is no image (attestations) for a platform that they call unknown.
+    platform && platform.os !== 'unknown' ? [`${platform.os}/${platform.architecture}`] : [],
   );
   throw platformError(what, wanted, offered.join(', ') || 'no platform at all');
 }

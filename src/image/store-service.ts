@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import PQueue from 'p-queue';
-import { InfraletError } from '../base/errors.ts';
+import { errorMessage, InfraletError } from '../base/errors.ts';
 import { ensureDirectory } from '../base/files.ts';
 import type { Digest, SandboxId } from '../base/ids.ts';
 import { type Clock, withTimeout } from '../base/time.ts';
@@ -16,8 +16,8 @@ import { Grants, GUEST_REGISTRY, guestRepository } from './grants.ts';
 import { GuestRegistry } from './guest-registry.ts';
 import { ImageIndex, type StoredImage } from './image-index.ts';
 import { loadImages } from './load.ts';
+import { type Platform, parseConfig } from './manifest.ts';
 import { measurePulls } from './meters.ts';
-import { hostPlatform } from './platform.ts';
 import { type PullDeps, pullImage } from './pull.ts';
 import { formatReference, parseReference } from './reference.ts';
 import type { ImageService } from './service.ts';
@@ -28,6 +28,8 @@ import { diskUsage } from './usage.ts';
 export interface ImageServiceOptions {
   readonly config: Config['image'];
   readonly stateDir: string;
+  /** Of the machines, which need not be the node's own: it decides which image of an index is fetched. */
+  readonly platform: Platform;
   readonly log: Logger;
   readonly clock: Clock;
   readonly meters?: Meters | undefined;
@@ -40,7 +42,7 @@ export function imageDirectory(stateDir: string): string {
 
 /** Opens the store in `<stateDir>/images`, mends what a kill left, and returns the service. */
 export async function createImageService(options: ImageServiceOptions): Promise<ImageService & AsyncDisposable> {
-  const { config, clock } = options;
+  const { config, clock, platform } = options;
   const log = options.log.child({ component: 'image' });
   const root = imageDirectory(options.stateDir);
   await ensureDirectory(root, 0o700);
@@ -48,12 +50,12 @@ export async function createImageService(options: ImageServiceOptions): Promise<
   const blobs = building.use(await BlobStore.open(root, log));
   const index = building.use(new ImageIndex(join(root, 'images.db')));
   dropBroken(index, blobs, log);
+  await dropForeign(index, blobs, platform, log);
   const catalogue = new Catalogue(index, blobs, config.pinned);
   const loose = blobs.collect();
   if (loose.length > 0) log.info('blobs of no image are deleted', { blobs: loose.length });
   const grants = new Grants(blobs);
   const guests = building.use(new GuestRegistry(blobs, grants, log));
-  const platform = hostPlatform();
   const skopeo = new Skopeo({ ...config, platform });
   const pullFigures = measurePulls(options.meters, clock);
   const deps: PullDeps = { skopeo, blobs, catalogue, platform, log, clock, onBytes: pullFigures.bytes };
@@ -135,5 +137,20 @@ function dropBroken(index: ImageIndex, blobs: BlobStore, log: Logger): void {
       blob: lost.digest,
     });
     index.delete(image.id);
+  }
+}
+
+/** Images for other machines than there are now: a name must not lead to what cannot run. The kubelet pulls them again. */
+async function dropForeign(index: ImageIndex, blobs: BlobStore, platform: Platform, log: Logger): Promise<void> {
+  for (const image of index.all()) {
+    const names = [...image.references.keys()];
+    try {
+      parseConfig(await readFile(blobs.path(image.id)), platform, names[0] ?? image.id);
+    } catch (error) {
+      log.warn('an image that no machine here can run is dropped', {
+        ...{ id: image.id, names, reason: errorMessage(error) },
+      });
+      index.delete(image.id);
+    }
   }
 }

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../src/base/time.ts';
 import { configSchema } from '../../src/config/schema.ts';
+import type { Platform } from '../../src/image/manifest.ts';
+import { hostPlatform } from '../../src/image/platform.ts';
 import type { ImageService, RegistryAuth } from '../../src/image/service.ts';
 import { createImageService } from '../../src/image/store-service.ts';
 import { type Logger, nullLogger } from '../../src/telemetry/log.ts';
@@ -19,8 +21,11 @@ export function openStore(
   stateDir: string,
   image: Readonly<Record<string, unknown>> = {},
   log: Logger = nullLogger,
+  platform: Platform = hostPlatform(),
 ): Promise<Store> {
-  return createImageService({ config: configSchema.parse({ image }).image, stateDir, log, clock: systemClock });
+  return createImageService({
+    ...{ config: configSchema.parse({ image }).image, stateDir, platform, log, clock: systemClock },
+  });
 }
 
 /** AuthConfig with the given fields, the others empty. */

@@ -97,6 +97,17 @@ describe('EC2', () => {
     await expect.poll(async () => (await seen(before.id))?.podLink?.kind).toBe('vxlan');
   });
 
+  test('only types that the AMI can be booted on are offered', async () => {
+    const types = async (architecture?: string): Promise<readonly string[]> => {
+      await using opened = open({ imageId: architecture === undefined ? 'ami-1' : `ami-${architecture}` });
+      const { ranked, rejected } = await opened.explain(SHAPE, {}, signal);
+      return [...new Set([...ranked, ...rejected.map(({ offer }) => offer)].map(({ type }) => type))];
+    };
+    expect(await types()).toContain('t3.small');
+    expect(await types('x86_64')).toContain('t3.small');
+    expect(await types('arm64')).toEqual([]);
+  });
+
   test('200 pods at once: never throttled, at most 12 launches and one list per second', async () => {
     await provider[Symbol.asyncDispose]();
     provider = open({ describeEvery: '1s' });

@@ -2,8 +2,10 @@
 import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { parseDigest } from '../../../src/base/ids.ts';
 import { run } from '../../../src/base/process.ts';
 import { DEMO_IMAGE, loadDemoImage } from '../../../src/image/demo.ts';
+import { hostPlatform, linuxOn } from '../../../src/image/platform.ts';
 import { openStore, type Store, scratchDirectory, soon } from '../../support/image-bench.ts';
 import { type BusyboxImage, busyboxImage } from '../../support/images.ts';
 import { scratchEnvironment } from '../../support/registry.ts';
@@ -61,6 +63,31 @@ test('a Docker archive with its names', async () => {
   expect(images.find('example.test/docker:five')?.id).toBe(record?.id);
   await images.remove('example.test/docker:4', soon());
   expect(await readdir(join(scratch.path, 'docker-archive/images/blobs/sha256'))).toStrictEqual([]);
+});
+
+test('an index gives what the machines can run, and a store whose machines are others now forgets it', async () => {
+  const names = ['example.test/app:2'];
+  const there = async (architecture?: string): Promise<string | undefined> => {
+    const platform = architecture === undefined ? undefined : linuxOn(architecture);
+    await using images = await openStore(join(scratch.path, 'platforms'), {}, undefined, platform);
+    const before = images.find('example.test/app:2')?.id;
+    await images.load(image.location, names, soon());
+    const after = images.find('example.test/app:2')?.id;
+    expect(images.list().map(({ id }) => id)).toEqual([after]);
+    expect(await images.configuration(parseDigest(after ?? ''))).toMatchObject({
+      architecture: (platform ?? hostPlatform()).architecture,
+    });
+    return before;
+  };
+  expect(await there()).toBeUndefined();
+  expect(await there()).toBe(image.id);
+  expect(await there('s390x')).toBeUndefined();
+  expect(await there('s390x')).not.toBe(image.id);
+  await using images = await openStore(join(scratch.path, 'platforms'), {}, undefined, linuxOn('arm64'));
+  expect(images.list()).toEqual([]);
+  await expect(images.load(image.location, names, soon())).rejects.toThrow(
+    new RegExp(`not made for linux/arm64: it offers linux/s390x, linux/${hostPlatform().architecture}`),
+  );
 });
 
 test('what cannot be loaded says why and leaves nothing', async () => {

@@ -82,7 +82,15 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   DescribeImages: ({ ebs }, params) => {
     const ids = params.values('ImageId');
     // Tests launch from images that nobody has published.
-    if (ids.length > 0) return { imagesSet: ids.map((imageId) => ({ imageId, rootDeviceName: '/dev/xvda' })) };
+    if (ids.length > 0) {
+      // Their names may say what they are for.
+      const architecture = (id: string): string | undefined => /^ami-(x86_64|arm64)$/.exec(id)?.[1];
+      return {
+        imagesSet: ids.map((imageId) => ({
+          ...{ imageId, rootDeviceName: '/dev/xvda', architecture: architecture(imageId) },
+        })),
+      };
+    }
     const named = [...ebs.images.values()].filter(({ name }) => filtered(params, 'name', name));
     return { imagesSet: named.map(({ id, name }) => ({ imageId: id, name, rootDeviceName: '/dev/xvda' })) };
   },

@@ -11,6 +11,7 @@ import { systemClock } from '../../../src/base/time.ts';
 import type { Instance, Provider } from '../../../src/cloud/contract.ts';
 import { configSchema } from '../../../src/config/schema.ts';
 import { createDialer } from '../../../src/guest/dialer.ts';
+import { linuxOn } from '../../../src/image/platform.ts';
 import { createImageService } from '../../../src/image/store-service.ts';
 import { startNodeRuntime } from '../../../src/node-runtime.ts';
 import { openPki } from '../../../src/pki/authority.ts';
@@ -81,7 +82,9 @@ const provider: Provider = Object.assign(Object.create(machines) as Provider, {
 
 const journal = new Journal(join(stateDir, 'journal.db'));
 const pki = await openPki({ ...config.pki, stateDir, cluster: config.cluster, clock, log });
-const store = await createImageService({ config: config.image, stateDir, log, clock });
+const store = await createImageService({
+  ...{ config: config.image, stateDir, log, clock, platform: linuxOn(config.machine.architecture) },
+});
 const runtime = startNodeRuntime({
   config,
   node: { hostname: 'node-1', dns: { servers: [], searches: [], options: [] } },

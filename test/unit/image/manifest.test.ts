@@ -99,6 +99,8 @@ describe('indexes', () => {
     expect(() => choose(arm, entry('f', { os: 'windows', architecture: 'amd64' }))).toThrow(
       'is not made for linux/amd64: it offers linux/arm64, windows/amd64',
     );
+    const attestation = entry('a', { os: 'unknown', architecture: 'unknown' });
+    expect(() => choose(attestation, arm)).toThrow(/offers linux\/arm64$/);
     expect(() => choose()).toThrow('no platform at all');
   });
 });
