@@ -171,6 +171,7 @@ export class CniNetwork implements PodNetwork {
     const marker = await this.#store.read(id);
     if (!marker) {
       await deleteNetns(netnsName(id), signal);
+      await this.#store.remove(id);
       return;
     }
     const { state, conflist, netns } = marker;

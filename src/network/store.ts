@@ -68,20 +68,24 @@ export class MarkerStore {
     }
   }
 
+  /** Also what a daemon that was killed was about to write. */
   async remove(id: SandboxId): Promise<void> {
-    await rm(this.#path(id), { force: true });
-    await syncDirectory(this.#dir).catch((error: unknown) => {
-      if (!hasErrno(error, 'ENOENT')) throw error;
-    });
+    const files = (await this.#files()).filter((file) => file.id === id);
+    for (const { name } of files) await rm(join(this.#dir, name), { force: true });
+    if (files.length > 0) await syncDirectory(this.#dir);
   }
 
-  /** Sandboxes with a note, readable or not. */
+  /** Sandboxes with a note, readable or not, or with the beginning of one. */
   async list(): Promise<readonly SandboxId[]> {
+    return [...new Set((await this.#files()).map(({ id }) => id))];
+  }
+
+  async #files(): Promise<readonly { readonly id: SandboxId; readonly name: string }[]> {
     try {
       const names = await readdir(this.#dir);
       return names.flatMap((name) => {
-        const id = /^([0-9a-f]{32})\.json$/.exec(name)?.[1];
-        return id === undefined ? [] : [parseSandboxId(id)];
+        const id = /^([0-9a-f]{32})\.json(\.[0-9a-f]+\.tmp)?$/.exec(name)?.[1];
+        return id === undefined ? [] : [{ id: parseSandboxId(id), name }];
       });
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) return [];

@@ -45,7 +45,7 @@ const FOREIGN: Platform = { os: 'linux', architecture: 's390x' };
 export async function busyboxImage(directory: string, options: BusyboxOptions = {}): Promise<BusyboxImage> {
   const { tag = 'latest', compression = 'gzip', user = '', payload = 0, command = ['/bin/sh'] } = options;
   const writer = await LayoutWriter.create(directory);
-  const layers = [await writer.layer(await busyboxEntries(AbortSignal.timeout(10_000)), compression)];
+  const layers = [await writer.layer(await busyboxEntries(AbortSignal.timeout(60_000)), compression)];
   if (payload > 0) {
     const file = { type: 'file', path: 'payload', data: randomBytes(payload), mode: 0o644 } as const;
     layers.push(await writer.layer([file], compression));

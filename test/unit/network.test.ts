@@ -1,5 +1,5 @@
 /** Pure parts of pod networks. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -198,7 +198,12 @@ describe('notes', () => {
     await store.write(id, note);
     expect(await store.read(id)).toEqual(note);
     expect(await store.list()).toEqual([id]);
+    // A daemon that was killed while it wrote.
+    const other = newSandboxId();
+    await writeFile(join(dir, 'network', `${other}.json.0123456789ab.tmp`), '{"version"');
+    expect((await store.list()).toSorted()).toEqual([id, other].toSorted());
+    await store.remove(other);
     await store.remove(id);
-    expect(await store.list()).toEqual([]);
+    expect(await readdir(join(dir, 'network'))).toEqual([]);
   });
 });

@@ -38,7 +38,7 @@ export const CONTAINER: Fields = {
   Mount: {
     container_path: limited('an absolute path'),
     host_path: done('what is there is carried into the machine'),
-    readonly: guest(),
+    readonly: guest('a live share: its server refuses writes, too, also to what is mounted below it on the node'),
     selinux_relabel: unused('the guest kernel has no SELinux'),
     propagation: limited(
       'HOST_TO_CONTAINER not for what is copied; BIDIRECTIONAL for an emptyDir only, between the containers of the pod',
