@@ -5,7 +5,6 @@
 import { createHash } from 'node:crypto';
 import { InfraletError } from '../../src/base/errors.ts';
 import { type InstanceId, parseInstanceId } from '../../src/base/ids.ts';
-import { abortable } from '../../src/base/keyed-lock.ts';
 import type {
   Check,
   Cloning,
@@ -30,8 +29,6 @@ interface Machine {
   /** What it was made with. */
   readonly most: MachineShape;
   readonly console: string;
-  readonly stopped: Promise<string>;
-  readonly stop: (reason: string) => void;
 }
 
 export class FakeProvider implements Provider {
@@ -91,10 +88,7 @@ export class FakeProvider implements Provider {
 
   async terminate(ids: readonly InstanceId[], signal: AbortSignal): Promise<void> {
     await this.#call('terminate', signal);
-    for (const id of ids) {
-      this.#machines.get(id)?.stop('terminated');
-      this.#machines.delete(id);
-    }
+    for (const id of ids) this.#machines.delete(id);
   }
 
   classify(error: unknown): Fault {
@@ -106,11 +100,6 @@ export class FakeProvider implements Provider {
   async console(id: InstanceId, maxBytes: number, signal: AbortSignal): Promise<string> {
     await this.#call('console', signal);
     return this.#machines.get(id)?.console.slice(-maxBytes) ?? '';
-  }
-
-  async exits(id: InstanceId, signal: AbortSignal): Promise<string> {
-    const machine = this.#machines.get(id);
-    return machine ? await abortable(machine.stopped, signal) : 'the machine does not exist';
   }
 
   async resize(id: InstanceId, shape: MachineShape, signal: AbortSignal): Promise<void> {
@@ -139,11 +128,9 @@ export class FakeProvider implements Provider {
     const machine = this.#machines.get(id);
     if (!machine) return;
     this.#machines.set(id, { ...machine, instance: { ...machine.instance, state: 'stopped', reason } });
-    machine.stop(reason);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const machine of this.#machines.values()) machine.stop('the provider was closed');
     this.#machines.clear();
   }
 
@@ -171,7 +158,6 @@ export class FakeProvider implements Provider {
     if (request.start === 'clone' && !this.#templates.has(templateId(request.shape))) {
       throw new FakeError('no-template', 'no template was prepared for machines of this shape');
     }
-    const { promise, resolve } = Promise.withResolvers<string>();
     const instance: Instance = {
       id,
       token: request.token,
@@ -185,7 +171,7 @@ export class FakeProvider implements Provider {
       start: request.start ?? 'boot',
     };
     const console = `fake machine ${id} has started\n`;
-    this.#machines.set(id, { instance, most: instance.shape, console, stopped: promise, stop: resolve });
+    this.#machines.set(id, { instance, most: instance.shape, console });
     return instance;
   }
 

@@ -3,7 +3,7 @@
  * the console before it is lost and writes the reason down. One per machine, for a child of this daemon as well as for a
  * machine found again after a restart.
  */
-import { errorMessage, isAbortError } from '../../src/base/errors.ts';
+import { isAbortError } from '../../src/base/errors.ts';
 import { abortable, KeyedLock } from '../../src/base/keyed-lock.ts';
 import { isAlive, type ProcessIdentity, signalProcess } from '../../src/base/process-identity.ts';
 import type { Clock } from '../../src/base/time.ts';
@@ -24,16 +24,13 @@ export interface MonitorOptions {
   readonly log: Logger;
   /** How the process ended, when it is this daemon's own child. */
   readonly ended: Promise<string> | undefined;
-  /** Writes the reason into the machine's record; called once, before `stopped` resolves. */
+  /** Writes the reason into the machine's record; called once. */
   readonly onStopped: (reason: string) => Promise<void>;
 }
 
 export class Monitor implements AsyncDisposable {
-  /** Resolves with the reason when the machine has stopped. Never rejects. */
-  readonly stopped: Promise<string>;
   readonly #options: MonitorOptions;
   readonly #stop = new AbortController();
-  readonly #resolve: (reason: string) => void;
   readonly #done: Promise<void>;
   #qmp: Qmp | undefined;
   /** The guest's own end, as QEMU's SHUTDOWN event told it. */
@@ -43,9 +40,6 @@ export class Monitor implements AsyncDisposable {
   constructor(options: MonitorOptions, qmp: Qmp | undefined, early: readonly QmpEvent[] = []) {
     this.#options = options;
     this.#qmp = qmp;
-    const { promise, resolve } = Promise.withResolvers<string>();
-    this.stopped = promise;
-    this.#resolve = resolve;
     for (const event of early) this.onEvent(event);
     this.#done = this.#watch();
   }
@@ -79,12 +73,6 @@ export class Monitor implements AsyncDisposable {
     await this.#done;
   }
 
-  /** The machine is gone because it was told to go: those who wait for its end hear so. */
-  async terminated(): Promise<void> {
-    await this[Symbol.asyncDispose]();
-    this.#resolve('terminated');
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.endWatch();
     this.#qmp?.[Symbol.dispose]();
@@ -101,12 +89,8 @@ export class Monitor implements AsyncDisposable {
       // The emulator was only kept for its console: its memory goes back to the node.
       if (!(await this.quit(this.#stop.signal))) await signalProcess(identity, 'SIGKILL');
       this.#qmp = undefined;
-      this.#resolve(reason);
     } catch (error) {
-      if (!isAbortError(error) && !this.#stop.signal.aborted) {
-        log.error('watching a machine failed', { error });
-        this.#resolve(errorMessage(error));
-      }
+      if (!isAbortError(error) && !this.#stop.signal.aborted) log.error('watching a machine failed', { error });
     }
   }
 

@@ -137,13 +137,6 @@ export class QemuProvider implements Provider {
     return consoleText(await savedConsole(this.#files(id).console), maxBytes);
   }
 
-  async exits(id: InstanceId, signal: AbortSignal): Promise<string> {
-    const monitor = this.#monitors.get(id) ?? (await this.#settled(id, signal));
-    if (monitor) return await abortable(monitor.stopped, signal);
-    const [instance] = await this.describe({ by: 'ids', ids: [id] }, signal);
-    return instance ? instance.reason : 'the machine does not exist';
-  }
-
   async usage(id: InstanceId, signal: AbortSignal): Promise<MachineUsage> {
     signal.throwIfAborted();
     const read = isMachineId(id) ? await readRecord(this.#files(id)) : { kind: 'none' as const };
@@ -237,12 +230,6 @@ export class QemuProvider implements Provider {
     }
   }
 
-  /** The monitor of a machine after what is being done to it now, such as its launch. */
-  async #settled(id: InstanceId, signal: AbortSignal): Promise<Monitor | undefined> {
-    using _ = await this.#locks.acquire(id, signal);
-    return this.#monitors.get(id);
-  }
-
   /** The machine of a token that was launched before and got as far as a process. */
   async #existing(id: InstanceId, token: string): Promise<Instance | undefined> {
     const read = await readRecord(this.#files(id));
@@ -326,7 +313,7 @@ export class QemuProvider implements Provider {
       if (await machineExists(files)) await this.#adopt(id);
       throw error;
     } finally {
-      await monitor?.terminated();
+      await monitor?.[Symbol.asyncDispose]();
     }
   }
 

@@ -24,7 +24,6 @@ import { readLog } from './read-log.ts';
 import type { Relay } from './relay.ts';
 import type { Sampler } from './sampler.ts';
 import type { Shares } from './shares.ts';
-import { shutDown } from './shutdown.ts';
 import { signalContainer } from './signal.ts';
 import { type Phases, status } from './status.ts';
 import type { Tunnels } from './tunnel.ts';
@@ -146,15 +145,9 @@ function handlers(parts: AgentParts): AgentHandlers {
     }),
     ReadFile: (call) =>
       stream('ReadFile', call, () => {
-        const { root, path, follow } = call.request;
-        const plan = {
-          root: rootPath(options.roots, root),
-          path,
-          follow,
-          offset: natural(call.request.offset, 'offset'),
-          limit: natural(call.request.limit, 'limit'),
-        };
-        void send(call, (signal) => readFile(plan, signal));
+        const { root, path } = call.request;
+        const limit = natural(call.request.limit, 'limit');
+        void send(call, () => readFile(rootPath(options.roots, root), path, limit));
       }),
     SignalContainer: unary('SignalContainer', (request) => {
       signalContainer(request, options);
@@ -188,11 +181,6 @@ function handlers(parts: AgentParts): AgentHandlers {
     }),
     RenewLease: unary('RenewLease', ({ durationMs }) => {
       parts.lease.renew(natural(durationMs, 'duration_ms'));
-      return {};
-    }),
-    Shutdown: unary('Shutdown', (request) => {
-      parts.log.info('shutdown asked for', { graceMs: Number(request.graceMs) });
-      void shutDown(Number(request.graceMs), parts.containerd, options, parts.log);
       return {};
     }),
   };

@@ -1,4 +1,4 @@
-/** `Shutdown`: containers get SIGTERM and their grace through containerd, file systems are synced, the power goes off. */
+/** The orderly end of a machine whose lease has run out: containers get SIGTERM and their grace through containerd, file systems are synced, the power goes off. */
 import { errorMessage } from '../base/errors.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { runCommand } from './commands.ts';

@@ -44,12 +44,7 @@ export function watch(
   const heartbeat = (): void => {
     // A reader that is behind needs no more of them: it will see that they are missing.
     if (blocked) return;
-    send({
-      heartbeat: {
-        clockNanos: (BigInt(Date.now()) * 1_000_000n).toString(),
-        agentResidentBytes: process.memoryUsage.rss(),
-      },
-    });
+    send({ heartbeat: {} });
   };
 
   call.on('drain', flush);

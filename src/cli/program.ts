@@ -1,5 +1,5 @@
 /** All commands with their options. Each action loads what it needs, so that a small command starts fast. */
-import { Command, CommanderError, Option } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { AdminClient } from '../admin/client.ts';
 import type { Config } from '../config/schema.ts';
 import type { CriClient } from './cri-client.ts';
@@ -119,7 +119,7 @@ function build(io: Io, exitWith: (code: number) => void): Command {
     .description('the machine that a pod would get, the offers with their prices, and why others are left out')
     .option(config, configHelp)
     .option('--handler <name>', "runtime handler of the pod (default: the manifest's runtimeClassName)")
-    .option('--limit <n>', 'rows of each table', Number, 15)
+    .option('--limit <n>', 'rows of each table', rowCount, 15)
     .option('--json', 'as JSON, complete', false)
     .action(async (file: string, options: ConfigOption & ExplainOptions) => {
       const { explainSizeCommand } = await import('./explain-size.ts');
@@ -259,6 +259,11 @@ function build(io: Io, exitWith: (code: number) => void): Command {
       configSchema(io);
     });
   return program;
+}
+
+function rowCount(text: string): number {
+  if (/^[1-9]\d*$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('a whole number from 1 on is wanted');
 }
 
 async function load({ config }: ConfigOption): Promise<Config> {

@@ -284,8 +284,6 @@ export interface Provider extends AsyncDisposable {
   classify(error: unknown): Fault;
   /** The end of the machine's console, for error messages; empty when there is none. Untrusted text. */
   console(id: InstanceId, maxBytes: number, signal: AbortSignal): Promise<string>;
-  /** Resolves when the machine has stopped running, with the reason; used to notice deaths without polling. */
-  readonly exits?: (id: InstanceId, signal: AbortSignal) => Promise<string>;
   readonly usage?: (id: InstanceId, signal: AbortSignal) => Promise<MachineUsage>;
   readonly leftovers?: Leftovers;
   /** What would be made for such a pod now, and why all else was left out. Makes nothing. Only where there is a choice. */

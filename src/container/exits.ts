@@ -23,11 +23,10 @@ export async function bringMessage(
   if (!mount) return;
   try {
     const parts: Buffer[] = [];
-    const options = { offset: 0, follow: false, limit: MESSAGE_BYTES, signal };
     // By the real path, as it was carried in: the kubelet's directory may be a symlink.
     const path = volumeName(await realpath(mount.hostPath));
-    for await (const { data } of channel.readFile('ROOT_VOLUMES', path, options)) parts.push(data);
-    const message = Buffer.concat(parts).subarray(0, MESSAGE_BYTES);
+    for await (const data of channel.readFile('ROOT_VOLUMES', path, MESSAGE_BYTES, signal)) parts.push(data);
+    const message = Buffer.concat(parts);
     if (message.length > 0) await writeFile(mount.hostPath, message);
   } catch (error) {
     log.warn('the termination message could not be fetched', { path: mount.hostPath, reason: errorMessage(error) });

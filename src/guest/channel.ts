@@ -60,18 +60,15 @@ interface VolumeOwner {
 /** What programs of the machine connect to: the image service, and the directories that the node shares. */
 export type IncomingService = 'images' | `share/${string}`;
 
-export interface FileBytes {
+export interface LogBytes {
   readonly offset: number;
   readonly data: Buffer;
-}
-
-export interface LogBytes extends FileBytes {
   /** All that containerd wrote ends here (data is empty then), and it has closed the log. */
   readonly ended: boolean;
 }
 
 export type GuestEvent =
-  | { readonly kind: 'heartbeat'; readonly clockMs: number; readonly residentBytes: number }
+  | { readonly kind: 'heartbeat' }
   | { readonly kind: 'container'; readonly event: ContainerEventResponse__Output }
   /** What the pod uses, as the guest says: nothing in it is checked. */
   | { readonly kind: 'sample'; readonly sample: Sample__Output }
@@ -117,16 +114,8 @@ export interface AgentChannel extends AsyncDisposable {
   /** Idempotent; resolves with the absolute path inside the machine. */
   mount(mount: GuestMount, options: CallOptions): Promise<string>;
   removeFiles(root: GuestRoot, paths: readonly string[], options: CallOptions): Promise<void>;
-  readFile(
-    root: GuestRoot,
-    path: string,
-    options: {
-      readonly offset: number;
-      readonly follow: boolean;
-      readonly limit?: number;
-      readonly signal: AbortSignal;
-    },
-  ): AsyncIterable<FileBytes>;
+  /** The first `limit` bytes of a file, piece by piece. */
+  readFile(root: GuestRoot, path: string, limit: number, signal: AbortSignal): AsyncIterable<Buffer>;
   /**
    * Prepares a container's log in the machine, of which `bound` bytes may wait for the node. May be repeated; with containerd's
    * id of the container as soon as there is one.
@@ -158,8 +147,6 @@ export interface AgentChannel extends AsyncDisposable {
   configurePodResources(resources: GuestPodResources, options: CallOptions): Promise<void>;
   /** Sends a signal (its number) to the first process of a container (containerd's id). NOT_FOUND when it does not run. */
   signalContainer(containerId: string, signalNumber: number, options: CallOptions): Promise<void>;
-  /** Orderly power-off; resolves when the agent has begun. */
-  shutdown(graceMs: number, options: CallOptions): Promise<void>;
 }
 
 /** What the sandbox of a template is given to become a pod's. Addresses and destinations with prefix length. */

@@ -8,7 +8,7 @@ import type { FileChunk } from '../gen/infralet/agent/v1/FileChunk.ts';
 import type { PutFilesResponse__Output } from '../gen/infralet/agent/v1/PutFilesResponse.ts';
 import { CHUNK_BYTES } from '../rpc/agent-protocol.ts';
 import { fromStatus } from './calls.ts';
-import type { AgentChannel, CallOptions, FileBytes, GuestFile, GuestRoot } from './channel.ts';
+import type { AgentChannel, CallOptions, GuestFile, GuestRoot } from './channel.ts';
 import { misconduct } from './conduct.ts';
 
 /** Parts of one message: an emulated machine is busy with them for some 50 ms, and hears nothing else meanwhile. */
@@ -108,28 +108,16 @@ async function sendFile(file: GuestFile, write: (chunk: FileChunk) => Promise<vo
 
 export async function* readFile(
   client: AgentClient,
-  root: GuestRoot,
-  path: string,
-  options: Parameters<AgentChannel['readFile']>[2],
-): AsyncGenerator<FileBytes> {
-  const call: ClientReadableStream<FileBytes__Output> = client.ReadFile({
-    root,
-    path,
-    offset: options.offset,
-    follow: options.follow,
-    limit: options.limit ?? 0,
-  });
-  let expected = options.offset;
-  for await (const chunk of streamed(call, options.signal)) {
-    const offset = Number(chunk.offset);
-    if (offset !== expected || chunk.data.length > CHUNK_BYTES) {
-      throw misconduct('DATA_LOSS', `the agent sent bytes of ${offset}, not of ${expected}`);
+  request: { readonly root: GuestRoot; readonly path: string; readonly limit: number },
+  signal: AbortSignal,
+): AsyncGenerator<Buffer> {
+  let received = 0;
+  for await (const { data } of streamed<FileBytes__Output>(client.ReadFile(request), signal)) {
+    received += data.length;
+    if (received > request.limit) {
+      throw misconduct('DATA_LOSS', `the agent sent more than the ${request.limit} bytes that it was asked for`);
     }
-    expected += chunk.data.length;
-    if (options.limit && expected - options.offset > options.limit) {
-      throw misconduct('DATA_LOSS', `the agent sent more than the ${options.limit} bytes that it was asked for`);
-    }
-    yield { offset, data: chunk.data };
+    yield data;
   }
 }
 

@@ -15,7 +15,6 @@ import { both, unary } from './calls.ts';
 import type {
   AgentChannel,
   CallOptions,
-  FileBytes,
   GuestEvent,
   GuestFile,
   GuestMount,
@@ -112,11 +111,7 @@ export class GrpcAgentChannel implements AgentChannel {
       const entries = sample ? sample.containers.length + sample.interfaces.length : 0;
       this.#allowance.spend('events', containerEvent?.length ?? entries * SAMPLE_BYTES);
       if (message.heartbeat) {
-        yield {
-          kind: 'heartbeat',
-          clockMs: Number(BigInt(message.heartbeat.clockNanos) / 1_000_000n),
-          residentBytes: Number(message.heartbeat.agentResidentBytes),
-        };
+        yield { kind: 'heartbeat' };
       } else if (message.containerEvent) {
         yield { kind: 'container', event: this.#codec.decodeEvent(message.containerEvent) };
       } else if (message.sample) {
@@ -184,8 +179,8 @@ export class GrpcAgentChannel implements AgentChannel {
     );
   }
 
-  readFile(root: GuestRoot, path: string, options: Parameters<AgentChannel['readFile']>[2]): AsyncIterable<FileBytes> {
-    return readFile(this.#client, root, path, { ...options, signal: both(options.signal, this.#stop.signal) });
+  readFile(root: GuestRoot, path: string, limit: number, signal: AbortSignal): AsyncIterable<Buffer> {
+    return readFile(this.#client, { root, path, limit }, both(signal, this.#stop.signal));
   }
 
   async makeLog(name: string, bound: number, containerId: string, options: CallOptions): Promise<void> {
@@ -258,10 +253,6 @@ export class GrpcAgentChannel implements AgentChannel {
   async signalContainer(containerId: string, signalNumber: number, options: CallOptions): Promise<void> {
     const request = { containerId, signal: signalNumber };
     await this.#unary('SignalContainer', options, (grpc, done) => this.#client.SignalContainer(request, grpc, done));
-  }
-
-  async shutdown(graceMs: number, options: CallOptions): Promise<void> {
-    await this.#unary('Shutdown', options, (grpc, done) => this.#client.Shutdown({ graceMs }, grpc, done));
   }
 
   async #unary<Reply>(rpc: string, options: CallOptions, start: Parameters<typeof unary<Reply>>[2]): Promise<Reply> {

@@ -4,25 +4,25 @@
  */
 import type { SandboxRecord } from './record.ts';
 
-/** Each step with its arguments; `StepExecutors` in steps.ts must have one executor for each, or it does not compile. */
-export interface Steps {
-  'network.add': Record<never, never>;
-  'network.join': Record<never, never>;
-  'network.remove': Record<never, never>;
-  'machine.launch': Record<never, never>;
-  'machine.resize': Record<never, never>;
-  'machine.suspend': Record<never, never>;
-  'machine.resume': Record<never, never>;
-  'machine.terminate': Record<never, never>;
-  'agent.connect': Record<never, never>;
-  'guest.rehearse': Record<never, never>;
-  'guest.run': Record<never, never>;
-  'guest.stop': Record<never, never>;
-  ready: Record<never, never>;
-  settle: Record<never, never>;
-  forget: Record<never, never>;
-}
-export type StepKind = keyof Steps;
+/** All there are; steps.ts has one executor for each, or it does not compile. */
+export const STEPS = [
+  'network.add',
+  'network.join',
+  'network.remove',
+  'machine.launch',
+  'machine.resize',
+  'machine.suspend',
+  'machine.resume',
+  'machine.terminate',
+  'agent.connect',
+  'guest.rehearse',
+  'guest.run',
+  'guest.stop',
+  'ready',
+  'settle',
+  'forget',
+] as const;
+export type StepKind = (typeof STEPS)[number];
 
 /** What is known besides the journal; none of it survives a restart. */
 export interface Observed {

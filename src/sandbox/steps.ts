@@ -374,6 +374,14 @@ async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChanne
   const options = { signal, timeoutMs: GUEST_CALL_MS };
   const settings = { entropy: randomBytes(64), hostname: node.hostname };
   const status = await configureGuest(channel, settings, clock, options);
+  deps.log.debug('what the machine says of itself', {
+    sandboxId: record.id,
+    agent: status.agentVersion.slice(0, 64),
+    kernel: status.kernel.slice(0, 64),
+    bootId: status.bootId.slice(0, 64),
+    containerdReady: status.containerdReady,
+    agentResidentBytes: Number(status.agentResidentBytes),
+  });
   const now = clock.now();
   const kernelStart = now - Number(status.uptimeMs);
   const phases = Object.entries(status.phases)

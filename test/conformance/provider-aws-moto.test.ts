@@ -81,7 +81,7 @@ providerSuite(
       },
     };
   },
-  { against: 'moto' },
+  { offers: ['leftovers', 'explain', 'power', 'volumes', 'figures'], against: 'moto' },
 );
 
 describe('what moto understands', () => {

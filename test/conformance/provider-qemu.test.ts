@@ -23,5 +23,5 @@ providerSuite(
       [Symbol.asyncDispose]: async () => await place[Symbol.asyncDispose](),
     };
   },
-  { prepare: guestImage },
+  { offers: ['usage', 'clone', 'resize'], prepare: guestImage },
 );

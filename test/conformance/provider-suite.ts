@@ -10,6 +10,7 @@ import {
   type Instance,
   type LaunchRequest,
   type LaunchResult,
+  type MachineUsage,
   type Provider,
 } from '../../src/cloud/contract.ts';
 
@@ -28,18 +29,30 @@ export interface ProviderHarness extends AsyncDisposable {
 
 const SHAPE = { cpuMillis: 1000, memoryBytes: 256 * 2 ** 20, diskBytes: 2 ** 30 };
 
+/** What a provider may have or not. */
+const OPTIONAL = [
+  'usage',
+  'leftovers',
+  'explain',
+  'clone',
+  'power',
+  'volumes',
+  'resize',
+  'hourlyPrice',
+  'figures',
+] as const;
+
 export interface SuiteOptions {
+  /** Which of the optional parts it has: the suite fails when it has others, or one of these no more. */
+  readonly offers: readonly (typeof OPTIONAL)[number][];
   /** Runs once before all tests, for what may take minutes. */
   readonly prepare?: () => Promise<unknown>;
   /** What the provider is tested against, where it is tested against several. */
   readonly against?: string;
 }
 
-export function providerSuite(
-  name: string,
-  makeHarness: () => Promise<ProviderHarness>,
-  options: SuiteOptions = {},
-): void {
+export function providerSuite(name: string, makeHarness: () => Promise<ProviderHarness>, options: SuiteOptions): void {
+  const offers = new Set(options.offers);
   describe(options.against === undefined ? `provider ${name}` : `provider ${name} against ${options.against}`, () => {
     const signal = AbortSignal.timeout(900_000);
     let harness: ProviderHarness;
@@ -156,19 +169,6 @@ export function providerSuite(
       expect(await harness.leftovers()).toEqual([]);
     });
 
-    test('tells those who wait for a machine that it has ended', async () => {
-      const { id } = await launch(request());
-      if (!provider.exits) return;
-      const exit = provider.exits(id, signal);
-      const given = new AbortController();
-      const impatient = provider.exits(id, given.signal);
-      given.abort();
-      await expect(impatient).rejects.toThrow(/abort/i);
-      await provider.terminate([id], signal);
-      expect(await exit).not.toBe('');
-      expect(await provider.exits(id, signal)).not.toBe('');
-    });
-
     test('shows the end of the console, and no more than was asked for', async () => {
       const { id } = await launch(request());
       const text = await harness.consoleReady(provider, id, signal);
@@ -178,14 +178,23 @@ export function providerSuite(
       expect(await provider.console(parseInstanceId('nobody'), 100, signal)).toBe('');
     });
 
-    test('says what a machine uses, or nothing at all', async () => {
-      const { id } = await launch(request());
-      if (!provider.usage) return;
-      const usage = await provider.usage(id, signal);
-      expect(usage.memoryBytes).toBeGreaterThan(0);
-      expect(usage.diskBytes).toBeGreaterThan(0);
-      await expect(provider.usage(parseInstanceId('nobody'), signal)).rejects.toThrow(InfraletError);
+    test('has the optional parts that it is said to have, and no others', () => {
+      expect(OPTIONAL.filter((part) => provider[part] !== undefined)).toEqual(
+        OPTIONAL.filter((part) => offers.has(part)),
+      );
     });
+
+    if (offers.has('usage')) {
+      test('says what a machine uses', async () => {
+        const { id } = await launch(request());
+        const ask = async (machine: InstanceId): Promise<MachineUsage> =>
+          await having(provider.usage?.(machine, signal));
+        const usage = await ask(id);
+        expect(usage.memoryBytes).toBeGreaterThan(0);
+        expect(usage.diskBytes).toBeGreaterThan(0);
+        await expect(ask(parseInstanceId('nobody'))).rejects.toThrow(InfraletError);
+      });
+    }
 
     test('classifies everything that can be thrown', () => {
       const errors = [new Error('x'), new InfraletError('INVALID_ARGUMENT', 'x'), 'text', undefined, { code: 7 }];
@@ -213,122 +222,133 @@ export function providerSuite(
       for (const check of checks) {
         expect(check.name).not.toBe('');
         expect(check.detail).not.toBe('');
-        expect(check.ok || check.fix !== undefined || check.detail !== '').toBe(true);
+        expect([check.name, check.ok || check.fix !== undefined]).toEqual([check.name, true]);
       }
     });
 
-    test('clones: refuses without a template, prepares one for all who ask, counts what runs from it', async () => {
-      const { clone } = provider;
-      if (!clone) return;
-      const asked: LaunchRequest = { ...request(), start: 'clone' };
-      const [refused] = await provider.launch([asked], signal);
-      expect(refused?.ok).toBe(false);
-      if (refused && !refused.ok) expect(provider.classify(refused.error).kind).toBe('no-template');
-      expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
-      const [one, two] = await Promise.all([clone.prepare(SHAPE, signal), clone.prepare(SHAPE, signal)]);
-      expect(two.id).toBe(one.id);
-      expect(one.state).toBe('ready');
-      expect(one.shape.memoryBytes).toBeGreaterThanOrEqual(SHAPE.memoryBytes);
-      // A template is no machine: nobody finds it, and it leaves nothing but itself.
-      expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
-      expect(await harness.leftovers()).toEqual([]);
-      const instance = await launch(asked);
-      expect(instance).toMatchObject({ token: asked.token, shape: SHAPE, start: 'clone' });
-      expect((await launch({ ...asked, start: 'boot' })).id).toBe(instance.id);
-      expect(await clone.list(signal)).toMatchObject([{ id: one.id, clones: 1 }]);
-      await clone.remove(one.id, signal);
-      await clone.remove(one.id, signal);
-      expect(await clone.list(signal)).toEqual([]);
-      expect((await describeIds(instance.id))[0]?.state).toBe('running');
-    });
+    if (offers.has('clone')) {
+      test('clones: refuses without a template, prepares one for all who ask, counts what runs from it', async () => {
+        const clone = having(provider.clone);
+        const asked: LaunchRequest = { ...request(), start: 'clone' };
+        const [refused] = await provider.launch([asked], signal);
+        expect(refused?.ok).toBe(false);
+        expect(provider.classify(refused?.ok === false ? refused.error : undefined).kind).toBe('no-template');
+        expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
+        const [one, two] = await Promise.all([clone.prepare(SHAPE, signal), clone.prepare(SHAPE, signal)]);
+        expect(two.id).toBe(one.id);
+        expect(one.state).toBe('ready');
+        expect(one.shape.memoryBytes).toBeGreaterThanOrEqual(SHAPE.memoryBytes);
+        // A template is no machine: nobody finds it, and it leaves nothing but itself.
+        expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
+        expect(await harness.leftovers()).toEqual([]);
+        const instance = await launch(asked);
+        expect(instance).toMatchObject({ token: asked.token, shape: SHAPE, start: 'clone' });
+        expect((await launch({ ...asked, start: 'boot' })).id).toBe(instance.id);
+        expect(await clone.list(signal)).toMatchObject([{ id: one.id, clones: 1 }]);
+        await clone.remove(one.id, signal);
+        await clone.remove(one.id, signal);
+        expect(await clone.list(signal)).toEqual([]);
+        expect((await describeIds(instance.id))[0]?.state).toBe('running');
+      });
+    }
 
-    test('resizes a running machine within what it was made with', async () => {
-      if (!provider.resize) return;
-      const instance = await launch(request());
-      const less = { ...SHAPE, cpuMillis: 500 };
-      await provider.resize(instance.id, less, signal);
-      await provider.resize(instance.id, less, signal);
-      expect(await describeIds(instance.id)).toMatchObject([{ id: instance.id, shape: less, token: instance.token }]);
-      await provider.resize(instance.id, SHAPE, signal);
-      expect(await describeIds(instance.id)).toMatchObject([{ shape: SHAPE, state: 'running' }]);
-      const kinds = async (...args: Parameters<NonNullable<Provider['resize']>>): Promise<string> =>
-        await (provider.resize?.(...args) ?? Promise.resolve()).then(
-          () => 'done',
-          (error: unknown) => provider.classify(error).kind,
-        );
-      expect(await kinds(instance.id, { ...SHAPE, memoryBytes: 2 ** 40 }, signal)).toBe('unsupported');
-      expect(await kinds(parseInstanceId('nobody'), SHAPE, signal)).toBe('terminal');
-      await expect(provider.resize(instance.id, less, AbortSignal.abort())).rejects.toThrow(/abort/i);
-      expect(await describeIds(instance.id)).toMatchObject([{ shape: SHAPE }]);
-    });
+    if (offers.has('resize')) {
+      test('resizes a running machine within what it was made with', async () => {
+        const resize = async (...args: Parameters<NonNullable<Provider['resize']>>): Promise<void> =>
+          await having(provider.resize?.(...args));
+        const instance = await launch(request());
+        const less = { ...SHAPE, cpuMillis: 500 };
+        await resize(instance.id, less, signal);
+        await resize(instance.id, less, signal);
+        expect(await describeIds(instance.id)).toMatchObject([{ id: instance.id, shape: less, token: instance.token }]);
+        await resize(instance.id, SHAPE, signal);
+        expect(await describeIds(instance.id)).toMatchObject([{ shape: SHAPE, state: 'running' }]);
+        const kinds = async (...args: Parameters<NonNullable<Provider['resize']>>): Promise<string> =>
+          await resize(...args).then(
+            () => 'done',
+            (error: unknown) => provider.classify(error).kind,
+          );
+        expect(await kinds(instance.id, { ...SHAPE, memoryBytes: 2 ** 40 }, signal)).toBe('unsupported');
+        expect(await kinds(parseInstanceId('nobody'), SHAPE, signal)).toBe('terminal');
+        await expect(resize(instance.id, less, AbortSignal.abort())).rejects.toThrow(/abort/i);
+        expect(await describeIds(instance.id)).toMatchObject([{ shape: SHAPE }]);
+      });
+    }
 
-    test('suspends machines and resumes them, as often as it is asked to', async () => {
-      const { power } = provider;
-      if (!power) return;
-      const [one, two] = [await launch(request()), await launch(request())];
-      const states = async (): Promise<readonly string[]> =>
-        (await Promise.all([one, two].map(async ({ id }) => await describeIds(id)))).flat().map(({ state }) => state);
-      await power.suspend([one.id], signal);
-      await power.suspend([one.id], signal);
-      expect(await states()).toEqual(['suspended', 'running']);
-      await power.resume([one.id, two.id], signal);
-      await power.resume([one.id], signal);
-      expect(await states()).toEqual(['running', 'running']);
-      await power.suspend([two.id], signal);
-      await provider.terminate([two.id], signal);
-      for (const act of ['suspend', 'resume'] as const) {
-        const outcome = await power[act]([two.id], signal).catch((error: unknown) => provider.classify(error).kind);
-        expect(outcome).toBe('terminal');
-      }
-      expect(await states()).toEqual(['running']);
-      expect(await harness.leftovers()).toEqual([]);
-    });
+    if (offers.has('power')) {
+      test('suspends machines and resumes them, as often as it is asked to', async () => {
+        const power = having(provider.power);
+        const [one, two] = [await launch(request()), await launch(request())];
+        const states = async (): Promise<readonly string[]> =>
+          (await Promise.all([one, two].map(async ({ id }) => await describeIds(id)))).flat().map(({ state }) => state);
+        await power.suspend([one.id], signal);
+        await power.suspend([one.id], signal);
+        expect(await states()).toEqual(['suspended', 'running']);
+        await power.resume([one.id, two.id], signal);
+        await power.resume([one.id], signal);
+        expect(await states()).toEqual(['running', 'running']);
+        await power.suspend([two.id], signal);
+        await provider.terminate([two.id], signal);
+        for (const act of ['suspend', 'resume'] as const) {
+          const outcome = await power[act]([two.id], signal).catch((error: unknown) => provider.classify(error).kind);
+          expect(outcome).toBe('terminal');
+        }
+        expect(await states()).toEqual(['running']);
+        expect(await harness.leftovers()).toEqual([]);
+      });
+    }
 
-    test('attaches a volume to one machine at a time, and takes it back', async () => {
-      const { volumes } = provider;
-      if (!volumes || !harness.volume) return;
-      const [one, two] = [await launch(request()), await launch(request())];
-      const volume = await harness.volume(one);
-      const kind = async (work: Promise<unknown>): Promise<string> =>
-        await work.then(
-          () => 'done',
-          (error: unknown) => provider.classify(error).kind,
-        );
-      const { serial } = await volumes.attach(one.id, volume, signal);
-      expect(serial).not.toBe('');
-      expect(await volumes.attach(one.id, volume, signal)).toEqual({ serial });
-      expect(await kind(volumes.attach(two.id, volume, signal))).toBe('invalid');
-      await volumes.detach(two.id, volume, signal);
-      expect(await kind(volumes.attach(two.id, volume, signal))).toBe('invalid');
-      await volumes.detach(one.id, volume, signal);
-      await volumes.detach(one.id, volume, signal);
-      // Two of them side by side; a machine that ends lets go of its own.
-      const another = await harness.volume(one);
-      expect((await volumes.attach(one.id, another, signal)).serial).not.toBe(serial);
-      await volumes.attach(one.id, volume, signal);
-      await provider.terminate([one.id], signal);
-      await volumes.detach(one.id, volume, signal);
-      for (const unknown of ['no-such-volume', '../..', 'vol-00000000000000000', 'us-east1-b/nobody']) {
-        expect(await kind(volumes.attach(two.id, unknown, signal))).toBe('invalid');
-        await volumes.detach(two.id, unknown, signal);
-      }
-      await expect(volumes.attach(two.id, volume, AbortSignal.abort())).rejects.toThrow(/abort/i);
-    });
+    if (offers.has('volumes')) {
+      test('attaches a volume to one machine at a time, and takes it back', async () => {
+        const volumes = having(provider.volumes);
+        const makeVolume = having(harness.volume);
+        const [one, two] = [await launch(request()), await launch(request())];
+        const volume = await makeVolume(one);
+        const kind = async (work: Promise<unknown>): Promise<string> =>
+          await work.then(
+            () => 'done',
+            (error: unknown) => provider.classify(error).kind,
+          );
+        const { serial } = await volumes.attach(one.id, volume, signal);
+        expect(serial).not.toBe('');
+        expect(await volumes.attach(one.id, volume, signal)).toEqual({ serial });
+        expect(await kind(volumes.attach(two.id, volume, signal))).toBe('invalid');
+        await volumes.detach(two.id, volume, signal);
+        expect(await kind(volumes.attach(two.id, volume, signal))).toBe('invalid');
+        await volumes.detach(one.id, volume, signal);
+        await volumes.detach(one.id, volume, signal);
+        // Two of them side by side; a machine that ends lets go of its own.
+        const another = await makeVolume(one);
+        expect((await volumes.attach(one.id, another, signal)).serial).not.toBe(serial);
+        await volumes.attach(one.id, volume, signal);
+        await provider.terminate([one.id], signal);
+        await volumes.detach(one.id, volume, signal);
+        for (const unknown of ['no-such-volume', '../..', 'vol-00000000000000000', 'us-east1-b/nobody']) {
+          expect(await kind(volumes.attach(two.id, unknown, signal))).toBe('invalid');
+          await volumes.detach(two.id, unknown, signal);
+        }
+        await expect(volumes.attach(two.id, volume, AbortSignal.abort())).rejects.toThrow(/abort/i);
+      });
+    }
 
-    test('names prices that grow with the machine, or none', () => {
-      const price = provider.hourlyPrice?.(SHAPE);
-      if (price === undefined) return;
-      expect(price).toBeGreaterThan(0);
-      const larger = { ...SHAPE, cpuMillis: 4 * SHAPE.cpuMillis, memoryBytes: 4 * SHAPE.memoryBytes };
-      expect(provider.hourlyPrice?.(larger) ?? 0).toBeGreaterThanOrEqual(price);
-    });
+    if (offers.has('hourlyPrice')) {
+      test('names prices that grow with the machine', () => {
+        const price = having(provider.hourlyPrice?.(SHAPE));
+        expect(price).toBeGreaterThan(0);
+        const larger = { ...SHAPE, cpuMillis: 4 * SHAPE.cpuMillis, memoryBytes: 4 * SHAPE.memoryBytes };
+        expect(having(provider.hourlyPrice?.(larger))).toBeGreaterThanOrEqual(price);
+      });
+    }
 
-    test('finds its machines again after a restart, and they are the same', async () => {
-      if (!harness.durable) return;
+    test('finds its machines again after a restart, and they are the same; none, if it is said to forget', async () => {
       const asked = request({ pod: 'p' });
       const before = await launch(asked);
       await provider[Symbol.asyncDispose]();
       provider = await harness.open(signal);
+      if (!harness.durable) {
+        expect(await provider.describe({ by: 'tags', tags: {} }, signal)).toEqual([]);
+        return;
+      }
       // It may have gone on from pending to running.
       const state = expect.toBeOneOf([before.state, 'running']);
       expect(await provider.describe({ by: 'tags', tags: { pod: 'p' } }, signal)).toEqual([{ ...before, state }]);
@@ -337,4 +357,10 @@ export function providerSuite(
       expect(await harness.leftovers()).toEqual([]);
     });
   });
+}
+
+/** What the provider has by the suite's options. */
+function having<T>(part: T | undefined): T {
+  if (part === undefined) throw new Error('the provider lacks what it is said to offer');
+  return part;
 }

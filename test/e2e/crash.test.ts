@@ -23,6 +23,7 @@ test('a running pod goes on through kill -9: listed, logged line by line, reache
   const before = await node.machines();
   for (let round = 0; round < 3; round += 1) {
     await node.kill();
+    // Nobody is there who could tell that the brief one has ended.
     if (round === 0) await new Promise((resolve) => setTimeout(resolve, 4000));
     await node.boot();
     const { items } = await node.cri.ListPodSandbox();

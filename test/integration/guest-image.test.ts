@@ -186,9 +186,9 @@ describe('a machine from the image', () => {
   );
 
   it(
-    'ends its emulator when it is told to power off',
+    'powers off at the end of its lease, and its emulator ends',
     async () => {
-      await channel.shutdown(0, soon());
+      await channel.renewLease(1, soon());
       expect(await machine.exit(AbortSignal.timeout(BOOT_MS))).toBe(0);
       expect(await machine.console()).toContain('Power down');
     },

@@ -2,6 +2,7 @@
  * Machines and networks that exist in memory only: the seams of the reconciler's tests and of simulations with thousands
  * of sandboxes. What a guest is asked to do is done here, in the same order and with the same complaints.
  */
+
 import { randomBytes } from 'node:crypto';
 import { EventEmitter, on } from 'node:events';
 import { Duplex } from 'node:stream';
@@ -10,6 +11,7 @@ import type { SandboxId } from '../../src/base/ids.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
 import type { Clock } from '../../src/base/time.ts';
 import type { Sample, Sample__Output } from '../../src/gen/infralet/agent/v1/Sample.ts';
+import type { StatusResponse__Output } from '../../src/gen/infralet/agent/v1/StatusResponse.ts';
 import type {
   AgentChannel,
   ChannelDialer,
@@ -206,13 +208,18 @@ class FakeChannel extends EventEmitter implements AgentChannel {
 
   async setContainerSpec(): Promise<void> {}
 
-  async status(): Promise<never> {
+  async status(): Promise<StatusResponse__Output> {
     return {
+      agentVersion: '0.0.0',
+      kernel: 'none',
+      bootId: '',
+      containerdReady: true,
+      agentResidentBytes: '1',
       imageDigest: this.guest.image,
       uptimeMs: '0',
       phases: {},
       clockNanos: String(BigInt(Date.now()) * 1_000_000n),
-    } as never;
+    };
   }
 
   async *watch(heartbeatMs: number, signal: AbortSignal, sampling?: Sampling): AsyncGenerator<GuestEvent> {
@@ -231,7 +238,7 @@ class FakeChannel extends EventEmitter implements AgentChannel {
   async #beat(everyMs: number, ended: AbortSignal): Promise<void> {
     while (this.#clock && !ended.aborted) {
       await this.#clock.sleep(everyMs, ended).catch(() => undefined);
-      if (!this.guest.unreachable) this.emit('event', { kind: 'heartbeat', clockMs: 0, residentBytes: 0 });
+      if (!this.guest.unreachable) this.emit('event', { kind: 'heartbeat' });
     }
   }
 
@@ -310,8 +317,6 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     this.guest.end(containerId, 128 + signalNumber);
     this.emit('event', { kind: 'resync' });
   }
-
-  async shutdown(): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.guest.channels.delete(this);

@@ -81,7 +81,7 @@ test('a machine that does not hear of its node in time powers itself off, enroll
   expect(await until(kept.heard, { everyMs: 20, signal: soon().signal })).toBe('-f');
 });
 
-test('shutdown stops the running containers with their grace, then powers off', async () => {
+test('at the end of its lease a machine stops its containers with their grace, then powers off', async () => {
   await using world = await AgentWorld.create();
   const off = recorder(world.dir, 'power-off');
   const { machine, channel } = await world.enrolled({ args: ['--power-off', off.program] });
@@ -91,12 +91,12 @@ test('shutdown stops the running containers with their grace, then powers off', 
     everyMs: 50,
     signal: AbortSignal.timeout(5000),
   });
-  await channel.shutdown(2500, soon());
+  await channel.renewLease(1, soon());
   await until(off.heard, { everyMs: 20, signal: AbortSignal.timeout(10_000) });
   expect(off.heard()).toBe('-f');
   expect([...containerd.stopped].sort((a, b) => a.id.localeCompare(b.id))).toEqual([
-    { id: 'one', seconds: 3 },
-    { id: 'two', seconds: 3 },
+    { id: 'one', seconds: 10 },
+    { id: 'two', seconds: 10 },
   ]);
 });
 
@@ -126,8 +126,8 @@ test('the bundle is one file that starts fast and stays under 80 MB, idle and at
   }
   await channel.putFiles({ root: 'ROOT_SCRATCH', path: 'big', replace: true }, files(), soon());
   let read = 0;
-  const options = { offset: 0, follow: false, signal: AbortSignal.timeout(30_000) };
-  for await (const { data } of channel.readFile('ROOT_SCRATCH', 'big', options)) read += data.length;
+  const signal = AbortSignal.timeout(30_000);
+  for await (const data of channel.readFile('ROOT_SCRATCH', 'big', 2 ** 30, signal)) read += data.length;
   expect(read).toBe(64 * bytes.length);
   const busy = Number((await channel.status(soon())).agentResidentBytes);
   console.log(

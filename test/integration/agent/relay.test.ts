@@ -144,7 +144,7 @@ test('watch: heartbeats, events of one subscription for all watchers, resync whe
   await has(first.seen, stopped('c1'));
   await has(second.seen, stopped('c1'));
   expect(containerd.subscriptions).toBe(1);
-  await has(first.seen, (event) => event.kind === 'heartbeat' && event.residentBytes > 1_000_000, 3);
+  await has(first.seen, (event) => event.kind === 'heartbeat', 3);
 
   containerd.stop();
   await containerd.start();

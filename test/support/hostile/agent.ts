@@ -135,7 +135,6 @@ export class LyingAgent implements AsyncDisposable {
       Configure: (_call, done) => done(null, { sandboxId: '' }),
       Rehearse: quiet,
       RenewLease: quiet,
-      Shutdown: quiet,
     };
   }
 

@@ -132,7 +132,7 @@ describe('chooseOffers', () => {
   test('a type that lists what listedMemory says is always large enough', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 2 ** 40 }), input, (guest, { reserve, offers: [first] }) => {
-        if (!first) return;
+        fc.pre(first !== undefined);
         const type = { ...first.type, cpuMillis: 1000, memoryBytes: listedMemory(guest, reserve), gpus: undefined };
         const { ranked } = chooseOffers({
           shape: { cpuMillis: 1000, memoryBytes: guest, diskBytes: 1 },

@@ -16,7 +16,7 @@ test('a machine hears of its node five times in its lease, and no more once the 
     async *watch(heartbeatMs: number, signal: AbortSignal) {
       for (;;) {
         await clock.sleep(heartbeatMs, signal);
-        yield { kind: 'heartbeat' as const, clockMs: clock.now(), residentBytes: 1 };
+        yield { kind: 'heartbeat' as const };
       }
     },
     renewLease: async (durationMs: number) => {
