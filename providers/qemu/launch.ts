@@ -7,7 +7,8 @@ import { InfraletError, isAbortError } from '../../src/base/errors.ts';
 import type { InstanceId } from '../../src/base/ids.ts';
 import { run } from '../../src/base/process.ts';
 import { withTimeout } from '../../src/base/time.ts';
-import type { LaunchRequest } from '../../src/cloud/contract.ts';
+import type { LaunchRequest, MachineShape } from '../../src/cloud/contract.ts';
+import { MAX_USER_DATA } from '../../src/cloud/contract-batch.ts';
 import { memoryMiB, qemuArguments, type Start } from './arguments.ts';
 import { makeCgroup } from './cgroup.ts';
 import type { QemuConfig } from './config.ts';
@@ -19,8 +20,6 @@ import type { Reservations } from './reservations.ts';
 import { type Started, startQemu } from './spawn.ts';
 import type { Template } from './template-files.ts';
 
-/** The fw_cfg file's limit in the contract. */
-const MAX_USER_DATA = 4096;
 /** Linux's limit of a unix socket's path, without the final zero. */
 const MAX_SOCKET_PATH = 107;
 /** A port may be taken between our look and QEMU's bind; more often than this is no accident. */
@@ -54,18 +53,11 @@ export interface Launched {
 }
 
 /** Throws INVALID_ARGUMENT for what can never work. */
-export function checkRequest(request: LaunchRequest): void {
-  // oxlint-disable-next-line no-control-regex -- the contract asks for printable ASCII
-  if (!/^[\x21-\x7e]{1,64}$/.test(request.token)) {
-    throw new InfraletError('INVALID_ARGUMENT', 'a launch token has 1 to 64 printable ASCII characters');
-  }
-  if (Buffer.byteLength(request.userData) > MAX_USER_DATA) {
-    throw new InfraletError('INVALID_ARGUMENT', `user data is larger than ${MAX_USER_DATA} bytes`);
-  }
-  const { cpuMillis, memoryBytes, diskBytes } = request.shape;
+export function checkShape(shape: MachineShape): void {
+  const { cpuMillis, memoryBytes, diskBytes } = shape;
   if (!(cpuMillis > 0 && memoryBytes >= 64 * 2 ** 20 && diskBytes >= 0)) {
     throw new InfraletError('INVALID_ARGUMENT', 'a machine needs some CPU and at least 64 MiB of memory', {
-      context: { shape: request.shape },
+      context: { shape },
     });
   }
 }

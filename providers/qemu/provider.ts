@@ -29,7 +29,7 @@ import { consoleText, ringSize, savedConsole } from './console.ts';
 import { doctor } from './doctor.ts';
 import { classify } from './errors.ts';
 import { type GuestImage, readGuestImage } from './guest-image.ts';
-import { checkRequest, launchMachine } from './launch.ts';
+import { checkShape, launchMachine } from './launch.ts';
 import { Monitor } from './monitor.ts';
 import type { Qmp, QmpEvent } from './qmp.ts';
 import {
@@ -187,7 +187,7 @@ export class QemuProvider implements Provider {
   }
 
   async #launchOne(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
-    checkRequest(request);
+    checkShape(request.shape);
     const id = machineId(this.#machinesDir, request.token);
     using _ = await this.#locks.acquire(id, signal);
     const existing = await this.#existing(id, request.token);

@@ -37,7 +37,7 @@ async function preparePodNic(
   checkNic(mac, mtu);
   if (vxlan) return await makePodLink(vxlan, mac, mtu, options);
   if (routed) return await makeRoutedLink(routed, mac, mtu, options);
-  if (!MAC.test(foundBy)) throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
+  if (!MAC.test(foundBy)) throw notMac(foundBy);
   const { nicsDir } = options;
   const address = (nic: string): string => readFileSync(join(nicsDir, nic, 'address'), 'utf8').trim();
   const nic = readdirSync(nicsDir).find((name) => address(name) === foundBy.toLowerCase());
@@ -46,6 +46,13 @@ async function preparePodNic(
 }
 
 export function checkNic(mac: string, mtu: number): void {
-  if (!MAC.test(mac)) throw new InfraletError('INVALID_ARGUMENT', 'a hardware address is malformed');
+  if (!MAC.test(mac)) throw notMac(mac);
   if (mtu < 68 || mtu > 65_535) throw new InfraletError('INVALID_ARGUMENT', `${mtu} is no MTU`);
+}
+
+function notMac(text: string): InfraletError {
+  return new InfraletError(
+    'INVALID_ARGUMENT',
+    `${JSON.stringify(text.slice(0, 80))} is no hardware address of a pod NIC`,
+  );
 }

@@ -58,7 +58,11 @@ export class Logs {
     writeFileSync(temporary, `${bytes} ${files}\n`);
     renameSync(temporary, join(directory, BOUND));
     if (containerId !== '') {
-      if (!/^[0-9a-f]{64}$/.test(containerId)) throw new InfraletError('INVALID_ARGUMENT', 'that is no container id');
+      if (!/^[0-9a-f]{64}$/.test(containerId))
+        throw new InfraletError(
+          'INVALID_ARGUMENT',
+          `log ${name}: ${JSON.stringify(containerId.slice(0, 80))} is no container id`,
+        );
       writeFileSync(join(directory, TASK), `${join(this.#tasks, containerId)}\n`);
     }
     if (!statSync(join(directory, GUEST_LOG_FIFO), { throwIfNoEntry: false })) {

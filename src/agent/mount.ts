@@ -36,7 +36,7 @@ export async function mountVolume(
 ): Promise<{ path: string }> {
   const parts = components(request.path);
   // One component below a root that only the agent writes to: no container can turn the path into another one.
-  if (parts.length !== 1) throw new InfraletError('INVALID_ARGUMENT', 'a volume is mounted directly below its root');
+  if (parts.length !== 1) throw wrong(request.path, 'a volume is mounted directly below its root');
   const root = rootPath(options.roots, request.root);
   const path = join(root, request.path);
   using _one = await lock.acquire(path, signal);
@@ -55,7 +55,7 @@ export async function mountVolume(
 function plan(request: MountRequest__Output, options: AgentOptions): Plan {
   if (request.memory) {
     const size = Number(request.memory.size);
-    if (!Number.isSafeInteger(size) || size < 0) throw new InfraletError('INVALID_ARGUMENT', 'the size is wrong');
+    if (!Number.isSafeInteger(size) || size < 0) throw wrong(request.path, `${request.memory.size} is no size`);
     const bytes = Math.min(size === 0 ? Number.POSITIVE_INFINITY : size, totalmem());
     return { type: 'tmpfs', source: 'tmpfs', options: [`size=${bytes}`, ...owner(request.memory)] };
   }
@@ -64,7 +64,7 @@ function plan(request: MountRequest__Output, options: AgentOptions): Plan {
     allowPages(pageSize, options);
     return { type: 'hugetlbfs', source: 'hugetlbfs', options: [`pagesize=${pageSize}`, ...owner(request.hugePages)] };
   }
-  throw new InfraletError('INVALID_ARGUMENT', 'it is not said what to mount');
+  throw wrong(request.path, 'none of memory, huge_pages and share is given');
 }
 
 /**
@@ -76,7 +76,7 @@ async function sharePlan(
   name: string,
   shares: Shares,
 ): Promise<Plan> {
-  if (!/^\/[a-z]+$/.test(exported)) throw new InfraletError('INVALID_ARGUMENT', 'the export is malformed');
+  if (!/^\/[a-z]+$/.test(exported)) throw wrong(name, `${JSON.stringify(exported.slice(0, 80))} is no export`);
   const port = await shares.port(name);
   const timing = ['hard', 'timeo=100', 'retrans=2', 'actimeo=1', 'lookupcache=positive'];
   const where = ['vers=4.2', 'proto=tcp', 'addr=127.0.0.1', 'clientaddr=127.0.0.1', `port=${port}`, 'sec=sys'];
@@ -88,14 +88,15 @@ async function sharePlan(
 }
 
 function owner({ mode, uid, gid }: MemoryVolume__Output | HugePagesVolume__Output): readonly string[] {
-  if (mode > 0o7777 || uid > MAX_ID || gid > MAX_ID) throw new InfraletError('INVALID_ARGUMENT', 'the owner is wrong');
+  if (mode > 0o7777 || uid > MAX_ID || gid > MAX_ID)
+    throw new InfraletError('INVALID_ARGUMENT', `mode ${mode.toString(8)}, uid ${uid}, gid ${gid}: out of range`);
   return [`mode=${mode.toString(8)}`, `uid=${uid}`, `gid=${gid}`];
 }
 
 /** Pages are taken from free memory as they are used; nobody has set any aside in a machine that was just made. */
 function allowPages(pageSize: number, options: AgentOptions): void {
   if (!Number.isSafeInteger(pageSize) || pageSize < 4096) {
-    throw new InfraletError('INVALID_ARGUMENT', 'the page size is wrong');
+    throw new InfraletError('INVALID_ARGUMENT', `${pageSize} bytes are no size of huge pages`);
   }
   const file = join(options.hugePagesDir, `hugepages-${pageSize / 1024}kB`, 'nr_overcommit_hugepages');
   try {
@@ -119,4 +120,8 @@ function mountedAt(path: string, { mountInfoFile }: AgentOptions): string | unde
     if (hasErrno(error, 'ENOENT')) return undefined;
     throw error;
   }
+}
+
+function wrong(path: string, why: string): InfraletError {
+  return new InfraletError('INVALID_ARGUMENT', `the mount at ${JSON.stringify(path.slice(0, 200))}: ${why}`);
 }

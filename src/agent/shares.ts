@@ -41,9 +41,10 @@ export class Shares {
   async port(name: string): Promise<number> {
     const known = this.#ports.get(name);
     if (known !== undefined) return known;
-    if (!NAME.test(name)) throw new InfraletError('INVALID_ARGUMENT', 'the name of the share is malformed');
+    if (!NAME.test(name))
+      throw new InfraletError('INVALID_ARGUMENT', `${JSON.stringify(name.slice(0, 80))} is no name of a share`);
     const port = await this.#incoming.listen(`share/${name}`, HOST, 0);
-    if (port === 0) throw new InfraletError('RESOURCE_EXHAUSTED', 'the machine has no port left for a share');
+    if (port === 0) throw new InfraletError('RESOURCE_EXHAUSTED', `the machine has no port left for the share ${name}`);
     this.#ports.set(name, port);
     mkdirSync(join(this.#file, '..'), { recursive: true, mode: 0o700 });
     writeFileSync(`${this.#file}.new`, [...this.#ports].map(([each, number]) => `${each} ${number}\n`).join(''));

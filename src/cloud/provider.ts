@@ -43,7 +43,6 @@ import { limitedVolumes } from './volumes.ts';
 
 /** Port of the agent in every machine of a cloud. */
 const AGENT_PORT = 7443;
-const MAX_USER_DATA = 4096;
 /** Machines that one call ends at most. */
 const MAX_ENDS = 500;
 
@@ -167,7 +166,6 @@ export class CloudProvider implements Provider {
   }
 
   async #launchOnce(request: LaunchRequest, signal: AbortSignal): Promise<Instance> {
-    checkRequest(request);
     const running = this.#launching.get(request.token);
     if (running) return await running;
     const work = this.#launchOne(request, signal).finally(() => this.#launching.delete(request.token));
@@ -461,15 +459,6 @@ function pendingMachine({ instanceId, row }: ReturnType<LaunchStore['madeSince']
 
 function carries(tags: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {
   return Object.entries(wanted).every(([key, value]) => tags[key] === value);
-}
-
-function checkRequest({ token, userData }: LaunchRequest): void {
-  if (!/^[\x21-\x7e]{1,64}$/.test(token)) {
-    throw new InfraletError('INVALID_ARGUMENT', 'a launch token has 1 to 64 printable ASCII characters');
-  }
-  if (Buffer.byteLength(userData) > MAX_USER_DATA) {
-    throw new InfraletError('INVALID_ARGUMENT', `user data is larger than ${MAX_USER_DATA} bytes`);
-  }
 }
 
 /** Launches with the same key can be made by one call. */

@@ -68,7 +68,13 @@ export async function pathTo(
   const carried = Math.min(uplink?.mtu ?? 1500, ...ofRoute);
   const mtu = carried - OVERHEAD[isIPv6(remote) ? 6 : 4];
   if (mtu >= MIN_MTU) return { local, mtu };
-  throw new InfraletError('FAILED_PRECONDITION', `the way to ${remote} carries ${carried} bytes: too little for a pod`);
+  throw new InfraletError(
+    'FAILED_PRECONDITION',
+    `the way to ${remote} carries ${carried} bytes: too little for a pod`,
+    {
+      hint: `raise the MTU of ${route.dev} or of its route`,
+    },
+  );
 }
 
 /** Idempotent. False: something else on this node has taken the number; nothing was made then. */
@@ -85,9 +91,13 @@ export async function joinVxlan(
     const made = await tryRun('ip', words.split(' '), { signal, timeoutMs: TIMEOUT_MS });
     if (made.exitCode !== 0) {
       if (/exists/i.test(made.stderr)) return false;
-      throw new InfraletError('INTERNAL', `cannot make a VXLAN device: ${made.stderr.trim()}`, {
-        hint: "the node's kernel needs the module vxlan",
-      });
+      throw new InfraletError(
+        'INTERNAL',
+        `cannot make the VXLAN device to the machine at ${link.remote}: ${made.stderr.trim()}`,
+        {
+          hint: "the node's kernel needs the module vxlan",
+        },
+      );
     }
   }
   const known = ['fdb', 'replace', mac, 'dev', DEVICE, 'dst', link.remote, 'self', 'permanent'];

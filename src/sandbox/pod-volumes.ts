@@ -20,7 +20,9 @@ export function podVolumes(deps: {
   const { provider } = deps;
   const known = (): Volumes => {
     if (provider.volumes) return provider.volumes;
-    throw new InfraletError('FAILED_PRECONDITION', `the provider ${provider.name} has no volumes to attach`);
+    throw new InfraletError('FAILED_PRECONDITION', `the provider ${provider.name} has no volumes to attach`, {
+      hint: 'volumes of CSI plugins reach pods as live shares, whatever makes the machines',
+    });
   };
   const machineOf = (pod: string): InstanceId => {
     const { record, removedAt } = findSandboxes(deps, pod).found;

@@ -178,7 +178,7 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       const ended = sessions.ended(record.id);
       const limit = ended ? AbortSignal.any([signal, ended]) : signal;
       const { networkResult, link } = record;
-      if (!networkResult) throw new InfraletError('INTERNAL', 'the pod has no network yet');
+      if (!networkResult) throw new InfraletError('INTERNAL', `${nameOf(record)} has no network yet`);
       const { resources = null, overhead = null } = config.linux ?? {};
       const limits = podLimits(resources, overhead, record.shape, deps.config.machine);
       const run = { channel, config, node: deps.node, network: networkResult, link, limits, clock };
@@ -281,8 +281,7 @@ function networkSpec({ record, config }: SandboxEntry): PodNetworkSpec {
 
 /** The machine, once the provider says that it runs or where its agent will be. */
 async function running(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<Instance> {
-  const { instanceId } = record;
-  if (instanceId === undefined) throw new InfraletError('INTERNAL', 'the sandbox has no machine yet');
+  const [instanceId] = machineOf(record);
   return await until(
     async () => {
       const [instance] = await deps.provider.describe({ by: 'ids', ids: [instanceId] }, signal);
@@ -400,9 +399,9 @@ function nameOf({ pool, podNamespace, podName }: SandboxRecord): string {
   return pool === '' ? `${podNamespace}/${podName}` : `the pool ${pool}`;
 }
 
-function machineOf({ instanceId }: SandboxRecord): readonly InstanceId[] {
-  if (instanceId === undefined) throw new InfraletError('INTERNAL', 'the sandbox has no machine yet');
-  return [instanceId];
+function machineOf(record: SandboxRecord): readonly [InstanceId] {
+  if (record.instanceId === undefined) throw new InfraletError('INTERNAL', `${nameOf(record)} has no machine yet`);
+  return [record.instanceId];
 }
 
 function powerOf({ name, power }: Provider): Power {

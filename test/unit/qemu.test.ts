@@ -10,7 +10,7 @@ import { cgroupDirs, limitFiles } from '../../providers/qemu/cgroup.ts';
 import { parseConfig } from '../../providers/qemu/config.ts';
 import { consoleText, ringSize } from '../../providers/qemu/console.ts';
 import { classify } from '../../providers/qemu/errors.ts';
-import { checkRequest } from '../../providers/qemu/launch.ts';
+import { checkShape } from '../../providers/qemu/launch.ts';
 import { Qmp, type QmpEvent } from '../../providers/qemu/qmp.ts';
 import {
   isMachineId,
@@ -191,18 +191,14 @@ describe('records', () => {
       expect(isMachineId(bad)).toBe(false);
   });
 
-  test('requests that can never work are refused', () => {
-    const good = { token: 't', tags: {}, shape, userData: '{}' };
-    expect(() => checkRequest(good)).not.toThrow();
+  test('shapes that can never work are refused', () => {
+    expect(() => checkShape(shape)).not.toThrow();
     for (const bad of [
-      { ...good, token: '' },
-      { ...good, token: 'a b' },
-      { ...good, token: 'x'.repeat(65) },
-      { ...good, userData: 'é'.repeat(2049) },
-      { ...good, shape: { ...shape, memoryBytes: 1 } },
-      { ...good, shape: { ...shape, cpuMillis: Number.NaN } },
+      { ...shape, memoryBytes: 1 },
+      { ...shape, cpuMillis: Number.NaN },
+      { ...shape, diskBytes: -1 },
     ]) {
-      expect(() => checkRequest(bad)).toThrow(InfraletError);
+      expect(() => checkShape(bad)).toThrow(InfraletError);
     }
   });
 });
