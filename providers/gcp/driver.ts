@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import type { protos } from '@google-cloud/compute';
 import { matchesGlob } from '../../src/base/glob.ts';
 import { abortable } from '../../src/base/keyed-lock.ts';
+import { withTimeout } from '../../src/base/time.ts';
 import { type Check, type InstanceState, type Leftover, TAGS } from '../../src/cloud/contract.ts';
 import {
   type CloudDriver,
@@ -50,10 +51,12 @@ export function gcpDriver(config: GcpConfig): CloudDriver {
 
   const finish = async (operation: Operation, zone: string, signal: AbortSignal): Promise<void> => {
     let current = operation;
+    const what = `the operation ${operation.name ?? ''} in ${zone}`;
+    using limit = withTimeout(signal, config.operationTimeout, what);
     // One wait ends after two minutes at the latest, done or not.
     while (current.status !== 'DONE') {
       const wait = clients.operations.wait({ project, zone, operation: current.name ?? '' });
-      [current] = await abortable(wait, signal);
+      [current] = await abortable(wait, limit);
     }
     const [error] = current.error?.errors ?? [];
     if (error) throw new OperationError(error.code ?? 'UNKNOWN', error.message ?? 'the operation failed');

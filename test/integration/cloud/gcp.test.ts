@@ -65,6 +65,21 @@ describe('Compute Engine', () => {
     );
   });
 
+  test('an operation that does not end is given up after its time limit, and its machine is found by the next try', async () => {
+    await Promise.all([provider[Symbol.asyncDispose](), gce[Symbol.asyncDispose]()]);
+    gce = await startFakeGce({ operationMs: 1500, lagMs: 200 });
+    provider = open({ operationTimeout: '100ms', launchTries: 2, retryInitial: '10ms' });
+    const asked = request();
+    const error: unknown = await launch(asked).catch((thrown: unknown) => thrown);
+    expect(provider.classify(error).kind).toBe('transient');
+    expect(provider.classify(error).message).toMatch(/the operation operation-1 .* took longer than 100 ms/);
+    await expect
+      .poll(() => [...gce.instances.values()].map(({ status }) => status), { timeout: 10_000 })
+      .toEqual(['RUNNING']);
+    const { id } = await launch(asked);
+    expect([...gce.instances.keys()]).toEqual([id]);
+  });
+
   test('an address for the pod is asked for with the machine and learnt from it', async () => {
     expect(() => open({ podRange: 'pods' })).toThrow(/podRange.*podAddress: direct/);
     await provider[Symbol.asyncDispose]();
