@@ -121,7 +121,7 @@ describe('in an ordinary pod', () => {
     });
   });
 
-  test('read-only root, masked and read-only paths, OOM score, limits of the cgroup, huge pages', async () => {
+  test('read-only root, masked and read-only paths, OOM score, ulimits, limits of the cgroup, huge pages', async () => {
     const container = await pod.start(sleep, {
       linux: {
         securityContext: {
@@ -148,6 +148,8 @@ describe('in an ordinary pod', () => {
     expect(await container.sh('cat /proc/version; ls /sys/firmware')).toBe('');
     expect((await container.exec('/bin/sh', '-c', 'echo x > /proc/sys/kernel/hostname')).exitCode).not.toBe(0);
     expect(await container.sh('cat /proc/1/oom_score_adj')).toBe('321');
+    // The CRI does not name any; they must not be those that a service of the machine happens to have.
+    expect(await container.sh('ulimit -n; ulimit -Hn')).toBe('1048576\n1048576');
     expect(await container.sh("sed -n 's/^HugePages_Total: *//p' /proc/meminfo")).toBe('2');
     const group = '/sys/fs/cgroup';
     expect(await container.sh(`cd ${group}; cat memory.max cpu.max hugetlb.2MB.max memory.high pids.max`)).toBe(
@@ -196,7 +198,8 @@ describe('in a privileged pod with the namespaces of its machine', () => {
   const namespaceOptions = { network: 'NODE', pid: 'NODE', ipc: 'NODE' } as const;
   beforeAll(async () => {
     const sysctls = { 'net.core.somaxconn': '321', 'net.ipv4.ip_local_port_range': '20000 30000' };
-    pod = await TestPod.run(node, podSecured({ privileged: true, namespaceOptions }, sysctls));
+    const { linux } = podSecured({ privileged: true, namespaceOptions }, sysctls);
+    pod = await TestPod.run(node, { linux: { ...linux, cgroupParent: '/kubepods/burstable/podof' } });
     root = await pod.start(sleep, secured({ privileged: true, namespaceOptions }));
   });
   afterAll(async () => {
@@ -208,6 +211,10 @@ describe('in a privileged pod with the namespaces of its machine', () => {
     expect(await namespace(root, 'net')).not.toBe(await namespace(root, 'net', 1));
     expect(await root.sh('cat /proc/1/comm')).toBe('init');
     expect(await root.sh('ls /sys/class/net')).not.toContain('eth1');
+  });
+
+  test('its cgroup is that of the machine’s pod, whatever the node calls it', async () => {
+    expect(await root.sh('cat /proc/self/cgroup')).toMatch(/^0::\/pod\/[0-9a-f]{64}$/);
   });
 
   test('sysctls are set, also those called unsafe', async () => {

@@ -142,8 +142,12 @@ test('an emptyDir in memory has the size of the kubelet’s tmpfs; its parts are
   await chown(join(disk, 'logs'), 1000, 2000);
   await chmod(join(disk, 'logs'), 0o2750);
   await mkdir(join(memory, 'sub'));
+  // A kubelet finds nothing there, and makes a directory: it cannot know that the machine has a file.
+  await mkdir(join(disk, 'note'));
   const diskPart = join(home, 'volume-subpaths', 'disk', 'app', '0');
   await mount(['--bind', join(disk, 'logs')], diskPart);
+  const diskFile = join(home, 'volume-subpaths', 'disk', 'app', '2');
+  await mount(['--bind', join(disk, 'note')], diskFile);
   const memoryPart = join(home, 'volume-subpaths', 'memory', 'app', '1');
   await mount(['--bind', join(memory, 'sub')], memoryPart);
   const writer = await pod.start('sleep 1000', {
@@ -160,10 +164,12 @@ test('an emptyDir in memory has the size of the kubelet’s tmpfs; its parts are
   const reader = await pod.start('sleep 1000', {
     mounts: [
       { containerPath: '/part', hostPath: diskPart },
+      { containerPath: '/etc/note', hostPath: diskFile },
       { containerPath: '/fast', hostPath: memoryPart },
     ],
   });
   expect(await reader.sh("stat -c '%a %u %g' /part; stat -f -c %T /fast")).toBe('2750 1000 2000\ntmpfs');
+  expect(await reader.sh('cat /etc/note')).toBe('early');
   await reader.sh('echo of the part > /part/file; echo fast > /fast/file');
   expect(await writer.sh('cat /disk/logs/file /memory/sub/file')).toBe('of the part\nfast');
   expect(await lstat(join(disk, 'logs', 'file')).catch(() => 'not on the node')).toBe('not on the node');

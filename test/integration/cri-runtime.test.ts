@@ -315,6 +315,7 @@ describe('images', () => {
       repoTags: [image.image],
       repoDigests: [`registry.example/app@${imageRef}`],
       size: '4300000000',
+      spec: { image: imageRef, annotations: { 'org.opencontainers.image.title': 'app' } },
       uid: { value: '1000' },
       pinned: false,
     });

@@ -188,7 +188,7 @@ export function memoryServices(): MemoryServices {
           size: 4_300_000_000,
           ...(reference.includes('user') ? { uid: undefined, username: 'app' } : { uid: 1000, username: '' }),
           pinned: reference.includes('pause'),
-          annotations: {},
+          annotations: { 'org.opencontainers.image.title': 'app' },
         };
         images.set(digest, record);
         return record;
