@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AdminClient, connectAdmin } from '../../src/admin/client.ts';
@@ -14,6 +15,7 @@ import { guestImage } from './guest.ts';
 import { removeBridge } from './host-leftovers.ts';
 import { busyboxImage } from './images.ts';
 
+const KILL_AT = new URL('./kill-at.ts', import.meta.url).pathname;
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
 /** Tests on one host take different bridges and subnets; 10.245–10.249 are nobody's here. */
 let serial = 0;
@@ -28,6 +30,8 @@ export const BUSYBOX = 'e2e.test/busybox:1';
 export interface TestNodeOptions {
   /** Merged into the configuration's top level. */
   readonly settings?: Readonly<Record<string, unknown>>;
+  /** A moment in the life of the daemon at which it is killed, written to this file by the test (test/support/kill-at.ts). */
+  readonly killAt?: string;
 }
 
 export class TestNode implements AsyncDisposable {
@@ -37,12 +41,14 @@ export class TestNode implements AsyncDisposable {
   readonly logs: string;
   readonly bridge: string;
   readonly configFile: string;
+  readonly #killAt: string | undefined;
   #child: ChildProcess | undefined;
   #cri: CriClient | undefined;
   #admin: AdminClient | undefined;
 
-  private constructor(directory: string, bridge: string) {
+  private constructor(directory: string, bridge: string, killAt: string | undefined) {
     this.directory = directory;
+    this.#killAt = killAt;
     this.bridge = bridge;
     this.stateDir = join(directory, 'state');
     this.socket = join(directory, 'run', 'infralet.sock');
@@ -55,7 +61,7 @@ export class TestNode implements AsyncDisposable {
     const guest = await guestImage();
     const directory = await mkdtemp(join(tmpdir(), 'infralet-e2e-'));
     serial += 1;
-    const node = new TestNode(directory, `inft${process.pid % 10_000}x${serial}`.slice(0, 15));
+    const node = new TestNode(directory, `inft${process.pid % 10_000}x${serial}`.slice(0, 15), options.killAt);
     const cni = join(directory, 'cni');
     await mkdir(cni);
     await mkdir(node.logs);
@@ -108,23 +114,29 @@ export class TestNode implements AsyncDisposable {
   async boot(): Promise<void> {
     const log = createWriteStream(join(this.directory, 'daemon.log'), { flags: 'a' });
     await once(log, 'open');
-    const child = spawn(process.execPath, [MAIN, 'serve', '--config', this.configFile], {
+    const preload = this.#killAt === undefined ? [] : ['--import', KILL_AT];
+    const child = spawn(process.execPath, [...preload, MAIN, 'serve', '--config', this.configFile], {
       stdio: ['ignore', log, log],
+      env: { ...process.env, ...(this.#killAt === undefined ? {} : { KILL_AT: this.#killAt }) },
     });
     this.#child = child;
     log.end();
+    const listening = async (): Promise<true | undefined> => {
+      if (child.exitCode !== null) throw new Error(`the daemon ended with exit code ${child.exitCode}`);
+      return await listens(this.socket);
+    };
+    await until(listening, { everyMs: 20, signal: AbortSignal.timeout(DAEMON_MS) });
+    // Not before: a client that was refused once waits for a second.
     this.#cri = criClient(this.socket);
     this.#admin = connectAdmin(this.socket);
-    await until(
-      async () => {
-        if (child.exitCode !== null) throw new Error(`the daemon ended with exit code ${child.exitCode}`);
-        return await this.#cri?.Version({}, { timeoutMs: 2000 }).then(
-          () => true,
-          () => undefined,
-        );
-      },
-      { everyMs: 50, signal: AbortSignal.timeout(DAEMON_MS) },
-    );
+    await this.#cri.Version({}, { timeoutMs: DAEMON_MS });
+  }
+
+  /** Resolves when the daemon was killed by somebody else. */
+  async killed(signal: AbortSignal): Promise<void> {
+    const child = this.#child;
+    if (child && child.signalCode === null) await once(child, 'exit', { signal });
+    await this.kill();
   }
 
   /** Ends the daemon without a word; its machines go on. */
@@ -219,5 +231,17 @@ export class TestNode implements AsyncDisposable {
       everyMs: 100,
       signal: AbortSignal.timeout(60_000),
     });
+  }
+}
+
+async function listens(socket: string): Promise<true | undefined> {
+  const connection = connect(socket);
+  try {
+    await once(connection, 'connect');
+    return true;
+  } catch {
+    return undefined;
+  } finally {
+    connection.destroy();
   }
 }

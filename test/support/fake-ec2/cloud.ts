@@ -80,6 +80,8 @@ export interface FakeCloudOptions {
   readonly types: readonly FakeType[];
   readonly zones: readonly string[];
   readonly backend?: LaunchBackend;
+  /** The first half of the machines' addresses. */
+  readonly network: string;
 }
 
 export interface RunRequest {
@@ -170,7 +172,7 @@ export class FakeCloud {
     this.#count += 1;
     // Ids whose order is not that of their making.
     const id = `i-${((this.#count * 2_654_435_761) % 2 ** 32).toString(16).padStart(17, '0')}`;
-    const address = `10.20.${this.#count >> 8}.${this.#count & 255}`;
+    const address = `${this.options.network}.${this.#count >> 8}.${this.#count & 255}`;
     const instance: FakeInstance = {
       id,
       token,

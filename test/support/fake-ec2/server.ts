@@ -23,7 +23,8 @@ export async function startFakeEc2(
   options: Partial<FakeCloudOptions> & { readonly limits?: boolean } = {},
 ): Promise<FakeEc2> {
   const now = options.now ?? Date.now;
-  const cloud = new FakeCloud({ pendingMs: 0, lagMs: 0, types: TYPES, zones: ['z-1a', 'z-1b'], ...options, now });
+  const defaults = { pendingMs: 0, lagMs: 0, types: TYPES, zones: ['z-1a', 'z-1b'], network: '10.20' };
+  const cloud = new FakeCloud({ ...defaults, ...options, now });
   const buckets = new TokenBuckets(now);
   const calls: { action: string; at: number; outcome: string }[] = [];
 
