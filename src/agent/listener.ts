@@ -52,8 +52,18 @@ export function listen(options: {
     options.onConnection(socket);
   });
   // TLS begins on connections that the door has taken.
-  options.door.serve((socket) => server.emit('connection', socket));
-  return { use: (credentials) => server.setSecureContext(context(credentials)) };
+  // Later ones show new credentials, made ready for them then: the daemon goes on over the connection that it has.
+  let fresh: Credentials | undefined;
+  options.door.serve((socket) => {
+    if (fresh) server.setSecureContext(context(fresh));
+    fresh = undefined;
+    server.emit('connection', socket);
+  });
+  return {
+    use: (credentials) => {
+      fresh = credentials;
+    },
+  };
 }
 
 function context(credentials: Credentials): { key: string; cert: string; ca: string; minVersion: 'TLSv1.3' } {

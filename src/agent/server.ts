@@ -25,7 +25,7 @@ import type { Relay } from './relay.ts';
 import type { Sampler } from './sampler.ts';
 import type { Shares } from './shares.ts';
 import { signalContainer } from './signal.ts';
-import { type Phases, status } from './status.ts';
+import { facts, type Phases, status } from './status.ts';
 import type { Tunnels } from './tunnel.ts';
 import { watch } from './watch.ts';
 
@@ -172,8 +172,12 @@ function handlers(parts: AgentParts): AgentHandlers {
       return {};
     }),
     Configure: unary('Configure', async (request) => {
+      const since = performance.now();
       await configure(request, options);
-      return { sandboxId: request.podSandbox ? await takeSandbox(request.podSandbox, options) : '' };
+      const sandboxId = request.podSandbox ? await takeSandbox(request.podSandbox, options) : '';
+      if (request.clockNanos === '0') return { sandboxId };
+      const handledUs = Math.round((performance.now() - since) * 1000);
+      return { sandboxId, machine: { ...facts(options, parts.phases), handledUs } };
     }),
     Rehearse: unary('Rehearse', async (request) => {
       await parts.rehearse(request.container);

@@ -38,21 +38,30 @@ export class Phases {
   }
 }
 
+export type Facts = Omit<StatusResponse, 'containerdReady' | 'agentResidentBytes'>;
+
+/** All that can be told without asking anybody. */
+export function facts(options: AgentOptions, phases: Phases): Facts {
+  return {
+    imageDigest: text(options.imageDigestFile).trim(),
+    clockNanos: (BigInt(Date.now()) * 1_000_000n).toString(),
+    uptimeMs: Math.round(uptime() * 1000),
+    phases: phases.all(options.phasesFile),
+    agentVersion: VERSION,
+    bootId: text('/proc/sys/kernel/random/boot_id').trim(),
+    kernel: release(),
+  };
+}
+
 export async function status(options: AgentOptions, containerd: Containerd, phases: Phases): Promise<StatusResponse> {
   const ready = await containerd.ready(LIMITS.statusProbeMs).then(
     () => true,
     () => false,
   );
   return {
-    agentVersion: VERSION,
-    imageDigest: text(options.imageDigestFile).trim(),
-    clockNanos: (BigInt(Date.now()) * 1_000_000n).toString(),
-    uptimeMs: Math.round(uptime() * 1000),
-    phases: phases.all(options.phasesFile),
+    ...facts(options, phases),
     containerdReady: ready,
     agentResidentBytes: process.memoryUsage.rss(),
-    bootId: text('/proc/sys/kernel/random/boot_id').trim(),
-    kernel: release(),
   };
 }
 

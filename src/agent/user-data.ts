@@ -1,15 +1,18 @@
 /** The user data as the agent finds it: small, checked by hand (no schema library in the guest). */
 import { X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { InfraletError } from '../base/errors.ts';
 import { machineToken, USER_DATA_VERSION, type UserData } from '../rpc/agent-protocol.ts';
 import { LIMITS } from './options.ts';
+
+/** More than a daemon's user data usually has. */
+const FIRST_BYTES = 1536;
 
 /** Undefined when the file is there and blank: this is a template, and its clones find theirs in the same place. */
 export function readUserData(path: string): UserData | undefined {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = withoutPadding(path);
   } catch (error) {
     throw new InfraletError('FAILED_PRECONDITION', `no user data in ${path}`, {
       cause: error,
@@ -17,6 +20,25 @@ export function readUserData(path: string): UserData | undefined {
     });
   }
   return /^[\0\s]*$/.test(text) ? undefined : parseUserData(text);
+}
+
+/**
+ * The file but for the padding of firmware files: each of their bytes is a trap into the emulator, 10 us of a start, and each
+ * read begins with the first byte again.
+ */
+function withoutPadding(path: string): string {
+  const fd = openSync(path, 'r');
+  try {
+    const bytes = Buffer.alloc(LIMITS.userData + 1);
+    for (let length = 0; ; ) {
+      const got = readSync(fd, bytes, length, Math.min(FIRST_BYTES, bytes.length - length), length);
+      length += got;
+      const text = bytes.toString('utf8', 0, length);
+      if (got === 0 || /^[\0\s]*$|\}[\0\s]+$/.test(text)) return text;
+    }
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** @param instanceId the machine's id by its metadata service; user data that several machines share needs it. */

@@ -126,10 +126,8 @@ export interface AgentChannel extends AsyncDisposable {
   /** The node has everything before the offset, durably. May be repeated. */
   trimLog(name: string, offset: number, options: CallOptions): Promise<void>;
   removeLog(name: string, options: CallOptions): Promise<void>;
-  configure(
-    settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
-    options: CallOptions,
-  ): Promise<void>;
+  /** The first words: sets clock, randomness and host name, and does what `configurePod` does in the same call. */
+  configure(settings: FirstWords, options: CallOptions): Promise<FirstAnswer>;
   /** Gives the pod's NIC the pod's address and MTU, and the pod its bounds; idempotent. */
   configurePodNic(nic: GuestNic, limits: GuestPodResources, options: CallOptions): Promise<void>;
   /** Has the machine set memory aside for at least so many huge pages. */
@@ -147,6 +145,31 @@ export interface AgentChannel extends AsyncDisposable {
   configurePodResources(resources: GuestPodResources, options: CallOptions): Promise<void>;
   /** Sends a signal (its number) to the first process of a container (containerd's id). NOT_FOUND when it does not run. */
   signalContainer(containerId: string, signalNumber: number, options: CallOptions): Promise<void>;
+}
+
+export interface FirstWords {
+  readonly clockMs: number;
+  readonly entropy: Uint8Array;
+  readonly hostname: string;
+  /** Where it is known already. */
+  readonly pod?: GuestPod | undefined;
+}
+
+/** As the guest says; only the id is checked. */
+export interface FirstAnswer {
+  /** As that of `configurePod`; '' without a pod. */
+  readonly sandboxId: string;
+  /** When it answered, by its own clock. */
+  readonly clockMs: number;
+  /** How long it was at it, of the time that the call took. */
+  readonly handledMs: number;
+  readonly uptimeMs: number;
+  /** Milliseconds since the kernel started. */
+  readonly phases: Readonly<Record<string, number>>;
+  readonly imageDigest: string;
+  readonly agentVersion: string;
+  readonly kernel: string;
+  readonly bootId: string;
 }
 
 /** What the sandbox of a template is given to become a pod's. Addresses and destinations with prefix length. */

@@ -5,6 +5,8 @@ import { errorMessage, InfraletError } from '../base/errors.ts';
 import type { Clock } from '../base/time.ts';
 import { nanos } from '../base/time.ts';
 import type { AgentClient } from '../gen/infralet/agent/v1/Agent.ts';
+import type { ConfigureRequest } from '../gen/infralet/agent/v1/ConfigureRequest.ts';
+import type { ConfigureResponse__Output } from '../gen/infralet/agent/v1/ConfigureResponse.ts';
 import type { Sample__Output } from '../gen/infralet/agent/v1/Sample.ts';
 import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
 import type { WatchEvent__Output } from '../gen/infralet/agent/v1/WatchEvent.ts';
@@ -15,6 +17,8 @@ import { both, unary } from './calls.ts';
 import type {
   AgentChannel,
   CallOptions,
+  FirstAnswer,
+  FirstWords,
   GuestEvent,
   GuestFile,
   GuestMount,
@@ -200,16 +204,26 @@ export class GrpcAgentChannel implements AgentChannel {
     await this.#unary('RemoveLog', options, (grpc, done) => this.#client.RemoveLog({ name }, grpc, done));
   }
 
-  async configure(
-    settings: { readonly clockMs: number; readonly entropy: Uint8Array; readonly hostname: string },
-    options: CallOptions,
-  ): Promise<void> {
+  async configure({ clockMs, entropy, hostname, pod }: FirstWords, options: CallOptions): Promise<FirstAnswer> {
     const request = {
-      clockNanos: nanos(settings.clockMs),
-      entropy: Buffer.from(settings.entropy),
-      hostname: settings.hostname,
+      ...(pod ? podRequest(pod) : {}),
+      clockNanos: nanos(clockMs),
+      entropy: Buffer.from(entropy),
+      hostname,
     };
-    await this.#unary('Configure', options, (grpc, done) => this.#client.Configure(request, grpc, done));
+    const { sandboxId, machine } = await this.#unary<ConfigureResponse__Output>('Configure', options, (grpc, done) =>
+      this.#client.Configure(request, grpc, done),
+    );
+    const { clockNanos = '0', handledUs = '0', uptimeMs = '0', phases = {} } = machine ?? {};
+    const { imageDigest = '', agentVersion = '', kernel = '', bootId = '' } = machine ?? {};
+    return {
+      sandboxId: templateId(sandboxId),
+      clockMs: Number(BigInt(clockNanos) / 1_000_000n),
+      handledMs: Number(handledUs) / 1000,
+      uptimeMs: Number(uptimeMs),
+      phases: Object.fromEntries(Object.entries(phases).map(([phase, ms]) => [phase, Number(ms)])),
+      ...{ imageDigest, agentVersion, kernel, bootId },
+    };
   }
 
   async configurePodNic(podNic: GuestNic, limits: GuestPodResources, options: CallOptions): Promise<void> {
@@ -227,15 +241,10 @@ export class GrpcAgentChannel implements AgentChannel {
   }
 
   async configurePod(pod: GuestPod, options: CallOptions): Promise<string> {
-    const { limits, ...facts } = pod;
-    const podSandbox = { ...facts, addresses: [...pod.addresses], routes: [...pod.routes] };
-    const reply = await this.#unary<{ sandboxId: string }>('Configure', options, (grpc, done) =>
-      this.#client.Configure({ podSandbox, podResources: { ...limits } }, grpc, done),
+    const reply = await this.#unary<ConfigureResponse__Output>('Configure', options, (grpc, done) =>
+      this.#client.Configure(podRequest(pod), grpc, done),
     );
-    if (!/^[0-9a-f]{0,64}$/.test(reply.sandboxId)) {
-      throw misconduct('DATA_LOSS', 'the agent gave a sandbox id that is none');
-    }
-    return reply.sandboxId;
+    return templateId(reply.sandboxId);
   }
 
   async rehearse(container: boolean, options: CallOptions): Promise<void> {
@@ -275,6 +284,15 @@ export class GrpcAgentChannel implements AgentChannel {
     this.#client.close();
     await this.#renewal;
   }
+}
+
+function podRequest({ limits, addresses, routes, ...facts }: GuestPod): ConfigureRequest {
+  return { podSandbox: { ...facts, addresses: [...addresses], routes: [...routes] }, podResources: { ...limits } };
+}
+
+function templateId(text: string): string {
+  if (/^[0-9a-f]{0,64}$/.test(text)) return text;
+  throw misconduct('DATA_LOSS', 'the agent gave a sandbox id that is none');
 }
 
 function closed(): InfraletError {

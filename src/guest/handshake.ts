@@ -59,7 +59,7 @@ export async function hedgedHandshake(
       attempts += 1;
       begin(connectTcp({ host, port, noDelay: true }));
     }
-    hedge = setTimeout(again, times.firstByteMs * attempts);
+    hedge = setTimeout(again, (times.firstByteMs * (attempts + 1)) / 2);
   };
   let hedge = setTimeout(again, times.firstByteMs);
   const whole = setTimeout(() => {

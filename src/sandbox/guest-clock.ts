@@ -1,41 +1,56 @@
-/** The time of day in a machine, set over a channel that takes its own time. */
+/** The first words to machines, and the time of day in them, set over a channel that takes its own time. */
 import type { Clock } from '../base/time.ts';
-import type { StatusResponse__Output } from '../gen/infralet/agent/v1/StatusResponse.ts';
-import type { AgentChannel, CallOptions } from '../guest/channel.ts';
+import type { AgentChannel, CallOptions, FirstAnswer, FirstWords } from '../guest/channel.ts';
 
-/** A clock that is off by less is left alone: it is as exact as the look at it. Milliseconds. */
-const TOLERANCE_MS = 25;
-/** On a busy host a message may be late once; the look afterwards shows it. */
+/** A clock that may be off by more is set again. Milliseconds. */
+const TOLERANCE_MS = 50;
+/** On a busy host a message may be late once; the answer shows it. */
 const TRIES = 3;
+/** No machine's answer says more than this about the next machine's way. */
+const MAX_WAY_MS = 100;
 
-export interface ClockLook {
-  readonly status: StatusResponse__Output;
-  /** Milliseconds by which the guest is ahead, give or take half of `tookMs`. */
-  readonly aheadMs: number;
-  readonly tookMs: number;
-}
+export class GuestClock {
+  readonly #clock: Clock;
+  /** What the first message to the machine before and its answer were on their way: an emulated one reads slowly at first. */
+  #usualWayMs = 0;
 
-/** Sets clock, randomness and host name; looks at the result, and corrects what the way there has cost. */
-export async function configureGuest(
-  channel: AgentChannel,
-  settings: { readonly entropy: Uint8Array; readonly hostname: string },
-  clock: Clock,
-  options: CallOptions,
-): Promise<StatusResponse__Output> {
-  let early = 0;
-  await channel.configure({ clockMs: clock.now(), ...settings }, options);
-  for (let tries = 1; ; tries += 1) {
-    const { status, aheadMs, tookMs } = await lookAtClock(channel, clock, options);
-    if (Math.abs(aheadMs) <= TOLERANCE_MS + tookMs / 2 || tries === TRIES) return status;
-    early -= aheadMs;
-    const again = { clockMs: clock.now() + early, entropy: new Uint8Array(0), hostname: settings.hostname };
-    await channel.configure(again, options);
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Sets clock, randomness, host name and the pod where it is known; corrects what the way there has cost the clock. */
+  async configure(
+    channel: AgentChannel,
+    settings: Omit<FirstWords, 'clockMs'>,
+    options: CallOptions,
+  ): Promise<FirstAnswer> {
+    const say = async (words: Omit<FirstWords, 'clockMs'>, early: number) => {
+      const asked = this.#clock.now();
+      const answer = await channel.configure({ clockMs: asked + early, ...words }, options);
+      return { answer, ...offset(answer, asked, this.#clock.now()) };
+    };
+    let early = this.#usualWayMs / 2;
+    const first = await say(settings, early);
+    this.#usualWayMs = Math.min(first.wayMs, MAX_WAY_MS);
+    let { aheadMs, wayMs } = first;
+    for (let tries = 1; tries < TRIES && Math.abs(aheadMs) + wayMs / 2 > TOLERANCE_MS; tries += 1) {
+      early -= aheadMs;
+      ({ aheadMs, wayMs } = await say({ entropy: new Uint8Array(0), hostname: settings.hostname }, early));
+    }
+    return first.answer;
   }
 }
 
-export async function lookAtClock(channel: AgentChannel, clock: Clock, options: CallOptions): Promise<ClockLook> {
-  const before = clock.now();
-  const status = await channel.status(options);
-  const tookMs = clock.now() - before;
-  return { status, tookMs, aheadMs: Number(BigInt(status.clockNanos) / 1_000_000n) - (before + tookMs / 2) };
+/**
+ * Milliseconds by which the guest was ahead when it answered, give or take half of what the message was on its way: the time
+ * that the guest says it was at work is not part of that, but never more than has passed.
+ */
+function offset(
+  { clockMs, handledMs }: FirstAnswer,
+  asked: number,
+  now: number,
+): { readonly aheadMs: number; readonly wayMs: number } {
+  const took = now - asked;
+  const wayMs = took - Math.max(0, Math.min(took, handledMs));
+  return { aheadMs: clockMs - (now - wayMs / 2), wayMs };
 }

@@ -5,7 +5,7 @@
 import { InfraletError } from '../base/errors.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import type { PodSandboxConfig__Output } from '../gen/runtime/v1/PodSandboxConfig.ts';
-import type { AgentChannel, GuestFile, GuestNic, GuestPodResources } from '../guest/channel.ts';
+import type { AgentChannel, GuestFile, GuestNic, GuestPod, GuestPodResources } from '../guest/channel.ts';
 import { guestId } from '../guest/conduct.ts';
 import type { DirectLink, PodNetworkResult, VxlanLink } from '../network/pod-network.ts';
 import { POD_NIC, TEMPLATE_CONFLIST, TEMPLATE_NAMESPACE } from '../rpc/agent-protocol.ts';
@@ -31,11 +31,9 @@ export interface GuestRun {
 export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<string> {
   const { channel, config, node, network, limits } = run;
   const options = { signal, timeoutMs: GUEST_CALL_MS };
-  // The sandbox of a template has the NIC that its machine came with.
-  if (run.link === undefined && fitsTemplateSandbox(config)) {
-    const id = await channel.configurePod(guestPod(config, node, network, limits), options);
-    if (id !== '') return id;
-  }
+  const pod = podOfTemplate(run);
+  const id = pod ? await channel.configurePod(pod, options) : '';
+  if (id !== '') return id;
   const found = await existing(run, signal);
   if (found !== undefined) return found;
   await channel.configurePodNic(podNic(network, run.link), limits, options);
@@ -48,6 +46,17 @@ export async function runInGuest(run: GuestRun, signal: AbortSignal): Promise<st
   const seccomp = await carrySeccomp(config.linux?.securityContext ?? null, channel, signal);
   const made = await channel.cri('RunPodSandbox', { config: guestSandboxConfig(config, node, seccomp) }, options);
   return guestId(made.podSandboxId);
+}
+
+/** For the sandbox of a template, which has the NIC that its machine came with; undefined: it does not fit this pod. */
+export function podOfTemplate({
+  link,
+  config,
+  node,
+  network,
+  limits,
+}: Omit<GuestRun, 'channel'>): GuestPod | undefined {
+  return link === undefined && fitsTemplateSandbox(config) ? guestPod(config, node, network, limits) : undefined;
 }
 
 /** Node and machine each call their own address local. */

@@ -5,14 +5,14 @@ import type { InstanceId, SandboxId } from '../base/ids.ts';
 import { type Clock, until, withTimeout } from '../base/time.ts';
 import { type Instance, ownerTags, type Power, type Provider, TAGS } from '../cloud/contract.ts';
 import type { Config } from '../config/schema.ts';
-import type { AgentChannel, CallOptions, ChannelDialer, MachineIdentity } from '../guest/channel.ts';
+import type { AgentChannel, CallOptions, ChannelDialer, GuestPod, MachineIdentity } from '../guest/channel.ts';
 import { directNetwork } from '../network/direct.ts';
 import type { DirectLink, PodNetwork, PodNetworkSpec } from '../network/pod-network.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { consoleTail } from './console.ts';
-import { configureGuest } from './guest-clock.ts';
+import { GuestClock } from './guest-clock.ts';
 import { NOBODYS_POD, type NodeFacts } from './guest-config.ts';
-import { GUEST_CALL_MS, runInGuest } from './guest-run.ts';
+import { GUEST_CALL_MS, type GuestRun, podOfTemplate, runInGuest } from './guest-run.ts';
 import { hostPorts } from './host-ports.ts';
 import type { Launcher } from './launcher.ts';
 import type { StepKind } from './plan.ts';
@@ -53,6 +53,8 @@ export interface StepDeps {
   readonly log: Logger;
 }
 
+type Entry = Pick<SandboxEntry, 'record' | 'config'>;
+
 type Executor = (entry: SandboxEntry, signal: AbortSignal) => Promise<void>;
 
 /** Of a call that may still be under way. */
@@ -74,6 +76,7 @@ const CONSOLE_MS = 3000;
 
 export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executor>> {
   const { store, provider, network, clock, sessions } = deps;
+  const guestClock = new GuestClock(clock);
 
   return {
     'network.add': async (entry, signal) => {
@@ -146,8 +149,9 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
     'agent.connect': async ({ record }, signal) => {
       // A channel that no session takes over is closed: it renews certificates and keeps its connection by itself.
       await using untilStarted = new AsyncDisposableStack();
-      const channel = untilStarted.use(await connect(deps, record, signal));
-      await adopt(deps, record, channel, signal);
+      const met = await connect(deps, record, signal);
+      const channel = untilStarted.use(met.channel);
+      await adopt({ ...deps, guestClock }, record.id, met, signal);
       await sessions.start(record.id, channel);
       untilStarted.move();
       if (record.pool !== '' && record.rehearsed) deps.gate.leave(record.id);
@@ -177,12 +181,9 @@ export function stepExecutors(deps: StepDeps): Readonly<Record<StepKind, Executo
       // What is asked of a machine that is lost has no answer to wait for.
       const ended = sessions.ended(record.id);
       const limit = ended ? AbortSignal.any([signal, ended]) : signal;
-      const { networkResult, link } = record;
-      if (!networkResult) throw new InfraletError('INTERNAL', `${nameOf(record)} has no network yet`);
-      const { resources = null, overhead = null } = config.linux ?? {};
-      const limits = podLimits(resources, overhead, record.shape, deps.config.machine);
-      const run = { channel, config, node: deps.node, network: networkResult, link, limits, clock };
-      const id = await runInGuest(run, limit);
+      const run = guestRun(deps, { record, config });
+      if (!run) throw new InfraletError('INTERNAL', `${nameOf(record)} has no network yet`);
+      const id = await runInGuest({ ...run, channel }, limit);
       store.update(record.id, { guestSandboxId: id }, { guest: clock.now() });
     },
 
@@ -311,23 +312,28 @@ async function directLink(deps: StepDeps, record: SandboxRecord, signal: AbortSi
   return podLink?.kind === 'direct' ? { machine: podLink.address, pod: podLink.podAddress } : undefined;
 }
 
+interface Met {
+  readonly channel: AgentChannel;
+  /** When it enrolled; undefined: it did so before. */
+  readonly enrolled?: number;
+}
+
 /** Connects to the agent, trying while the machine boots. */
-async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<AgentChannel> {
-  const { config, dialer, clock, store } = deps;
+async function connect(deps: StepDeps, record: SandboxRecord, signal: AbortSignal): Promise<Met> {
+  const { config, dialer, clock } = deps;
   const timeoutMs = record.state === 'ready' ? config.machine.goneAfter : config.machine.bootTimeout;
   using limit = withTimeout(signal, timeoutMs, `waiting for the agent of ${nameOf(record)}`, clock);
   let last: unknown;
   try {
     return await until(
-      async () => {
+      async (): Promise<Met | undefined> => {
         const { agent, id } = await running(deps, record, limit);
         if (!agent) return undefined;
         const identity = { sandboxId: record.id, instanceId: id };
         try {
-          if (record.enrolled) return await dialer.connect(agent, identity, { signal: limit, timeoutMs });
+          if (record.enrolled) return { channel: await dialer.connect(agent, identity, { signal: limit, timeoutMs }) };
           const channel = await enrol(deps, record, agent, identity, { signal: limit, timeoutMs });
-          store.update(record.id, { enrolled: true, enrolToken: '' }, { enrolled: clock.now() });
-          return channel;
+          return { channel, enrolled: clock.now() };
         } catch (error) {
           if (InfraletError.from(error).code !== 'UNAVAILABLE') throw error;
           last = error;
@@ -367,32 +373,63 @@ async function enrol(
   }
 }
 
-/** First words over a new channel: clock, randomness, and the machine's own account of its boot. */
-async function adopt(deps: StepDeps, record: SandboxRecord, channel: AgentChannel, signal: AbortSignal): Promise<void> {
-  const { store, clock, node } = deps;
+/** What the pod's sandbox in the machine needs; undefined while the pod has no network. */
+function guestRun(deps: StepDeps, { record, config }: Entry): Omit<GuestRun, 'channel'> | undefined {
+  const { networkResult: network, link } = record;
+  if (!network) return undefined;
+  const { resources = null, overhead = null } = config.linux ?? {};
+  const limits = podLimits(resources, overhead, record.shape, deps.config.machine);
+  return { config, node: deps.node, network, link, limits, clock: deps.clock };
+}
+
+/** The pod as the machine can be told of it with its first words, before there is a session: that spares it a call. */
+function podAtOnce(deps: StepDeps, entry: Entry): GuestPod | undefined {
+  const { record } = entry;
+  const early = record.pool === '' && record.guestSandboxId === '' && record.network === 'added';
+  if (!early || (deps.provider.linkFirst === true && !record.joined)) return undefined;
+  const run = guestRun(deps, entry);
+  return run && podOfTemplate(run);
+}
+
+/**
+ * First words over a new channel: clock, randomness, the pod, and the machine's own account of its boot. One line of the
+ * journal holds what came of it, the enrolment included: a machine that is asked to enrol again proves itself by its certificate.
+ */
+async function adopt(
+  deps: StepDeps & { readonly guestClock: GuestClock },
+  id: SandboxId,
+  { channel, enrolled }: Met,
+  signal: AbortSignal,
+): Promise<void> {
+  const { store, clock, node, guestClock } = deps;
+  const entry = store.get(id);
+  if (!entry) return;
+  const { record } = entry;
   const options = { signal, timeoutMs: GUEST_CALL_MS };
-  const settings = { entropy: randomBytes(64), hostname: node.hostname };
-  const status = await configureGuest(channel, settings, clock, options);
+  const settings = { entropy: randomBytes(64), hostname: node.hostname, pod: podAtOnce(deps, entry) };
+  const answer = await guestClock.configure(channel, settings, options);
   deps.log.debug('what the machine says of itself', {
-    sandboxId: record.id,
-    agent: status.agentVersion.slice(0, 64),
-    kernel: status.kernel.slice(0, 64),
-    bootId: status.bootId.slice(0, 64),
-    containerdReady: status.containerdReady,
-    agentResidentBytes: Number(status.agentResidentBytes),
+    sandboxId: id,
+    agent: answer.agentVersion.slice(0, 64),
+    kernel: answer.kernel.slice(0, 64),
+    bootId: answer.bootId.slice(0, 64),
   });
   const now = clock.now();
-  const kernelStart = now - Number(status.uptimeMs);
-  const phases = Object.entries(status.phases)
+  const kernelStart = now - answer.uptimeMs;
+  const phases = Object.entries(answer.phases)
     // What is the node's own to tell, a guest does not tell.
     .filter(([phase]) => !NODE_PHASES.has(phase))
     .slice(0, MAX_PHASES)
-    .map(([phase, ms]) => [phase.slice(0, 64), kernelStart + Number(ms)] as const);
+    .map(([phase, ms]) => [phase.slice(0, 64), kernelStart + ms] as const);
   // The kernel of a clone has been up since before the pod was thought of.
   const since = [['kernel', kernelStart] as const, ...phases].filter(([, at]) => at >= record.createdAt && at <= now);
-  const reached = { ...Object.fromEntries(since), connected: now };
-  const image = status.imageDigest.slice(0, 128);
-  store.transition(record.id, ['planned', 'requested', 'running'], 'connected', { image }, reached);
+  const made = answer.sandboxId === '' ? {} : { guestSandboxId: answer.sandboxId };
+  const change = { enrolled: true, enrolToken: '', ...made };
+  const own = { ...(enrolled === undefined ? {} : { enrolled }), ...(answer.sandboxId === '' ? {} : { guest: now }) };
+  const reached = { ...Object.fromEntries(since), ...own, connected: now };
+  const image = answer.imageDigest.slice(0, 128);
+  if (store.transition(id, ['planned', 'requested', 'running'], 'connected', { ...change, image }, reached)) return;
+  if (!record.enrolled || answer.sandboxId !== '') store.update(id, change, own);
 }
 
 function nameOf({ pool, podNamespace, podName }: SandboxRecord): string {

@@ -214,7 +214,7 @@ describe('a machine that', () => {
     },
   ])('gives $what harms itself at most', async ({ reply }) => {
     const { pod, id } = await attack(() => ({
-      Status: (_call, done) => done(null, { agentVersion: '1', imageDigest: 'x'.repeat(10_000), ...reply }),
+      Configure: (_call, done) => done(null, { machine: { imageDigest: 'x'.repeat(10_000), ...reply } }),
     }));
     const { text } = await why(pod);
     expect(text).not.toMatch(/NaN|null,"ready"/);
@@ -222,22 +222,22 @@ describe('a machine that', () => {
     await untouched();
   });
 
-  test.each([
-    { what: 'status', lies: { Status: 5_000_000 } },
-    { what: 'certificate request', lies: { Enrol: 5_000_000 } },
-  ])('gives a $what of megabytes never becomes a pod', async ({ what }) => {
-    const name = 'n'.repeat(1000);
-    const phases = Object.fromEntries(Array.from({ length: 5000 }, (_, n) => [`${name}${n}`, '1']));
-    const lies: Lies =
-      what === 'status'
-        ? () => ({ Status: (_call, done) => done(null, { phases }) })
-        : (_agent, { Enrol }) => ({
-            Enrol: (call, done) =>
-              Enrol(call, (error, reply) => done(error, { ...reply, csr: Buffer.alloc(5_000_000) })),
-          });
-    await expect(attack(lies)).rejects.toThrow(/has \d+ bytes, 65536 are allowed/);
-    await untouched();
-  });
+  test.each([{ what: 'account of itself' }, { what: 'certificate request' }])(
+    'gives a $what of megabytes never becomes a pod',
+    async ({ what }) => {
+      const name = 'n'.repeat(1000);
+      const phases = Object.fromEntries(Array.from({ length: 5000 }, (_, n) => [`${name}${n}`, '1']));
+      const lies: Lies =
+        what === 'account of itself'
+          ? () => ({ Configure: (_call, done) => done(null, { machine: { phases } }) })
+          : (_agent, { Enrol }) => ({
+              Enrol: (call, done) =>
+                Enrol(call, (error, reply) => done(error, { ...reply, csr: Buffer.alloc(5_000_000) })),
+            });
+      await expect(attack(lies)).rejects.toThrow(/has \d+ bytes, 65536 are allowed/);
+      await untouched();
+    },
+  );
 
   test.each([
     { what: 'climbs out of everything', containerId: '../../../../etc/passwd' },

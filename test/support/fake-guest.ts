@@ -15,7 +15,10 @@ import type { StatusResponse__Output } from '../../src/gen/infralet/agent/v1/Sta
 import type {
   AgentChannel,
   ChannelDialer,
+  FirstAnswer,
+  FirstWords,
   GuestEvent,
+  GuestPod,
   GuestPodResources,
   LogBytes,
   Sampling,
@@ -24,6 +27,9 @@ import type { PodNetwork, PodNetworkSpec } from '../../src/network/pod-network.t
 import type { CriMethod } from '../../src/rpc/cri.ts';
 import { FakeLog } from './fake-log.ts';
 import { received, someUsage } from './samples.ts';
+
+/** containerd's id of the sandbox of every clone. */
+const TEMPLATE_SANDBOX = 'c0ffee';
 
 interface GuestContainer {
   readonly id: string;
@@ -53,9 +59,14 @@ export class FakeGuest {
   sandboxState = 'SANDBOX_READY';
   enrolled = false;
   readonly image: string;
+  /** Comes with the pod sandbox of a template. */
+  readonly cloned: boolean;
+  /** Of that sandbox. */
+  hostname = 'template';
 
-  constructor(image: string) {
+  constructor(image: string, cloned = false) {
     this.image = image;
+    this.cloned = cloned;
   }
 
   /** As a machine that hangs: its channel stands, and no call comes back. */
@@ -291,7 +302,11 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     this.guest.logs.delete(name);
   }
 
-  async configure(): Promise<void> {}
+  async configure({ clockMs, pod }: FirstWords): Promise<FirstAnswer> {
+    const sandboxId = pod ? await this.configurePod(pod) : '';
+    const machine = { imageDigest: this.guest.image, agentVersion: '1', kernel: '', bootId: '' };
+    return { sandboxId, clockMs, handledMs: 0, uptimeMs: 0, phases: {}, ...machine };
+  }
 
   async configurePodNic(): Promise<void> {}
 
@@ -301,8 +316,11 @@ class FakeChannel extends EventEmitter implements AgentChannel {
     this.guest.rehearsals += 1;
   }
 
-  async configurePod(): Promise<string> {
-    return '';
+  async configurePod({ hostname }: GuestPod): Promise<string> {
+    if (!this.guest.cloned) return '';
+    this.guest.hostname = hostname;
+    this.guest.sandbox = TEMPLATE_SANDBOX;
+    return TEMPLATE_SANDBOX;
   }
 
   async renewLease(): Promise<void> {}
@@ -334,6 +352,8 @@ export class FakeGuests implements ChannelDialer {
 
   /** Digest of the guest image that machines are made of from now on. */
   image = 'image-1';
+  /** Whether machines are clones from now on. */
+  cloned = false;
   /** Hears of every call to containerd in a machine. */
   onCall: OnCall = () => undefined;
   readonly #clock: Clock | undefined;
@@ -376,7 +396,7 @@ export class FakeGuests implements ChannelDialer {
   }
 
   async enrol(_address: unknown, identity: { readonly sandboxId: string }): Promise<AgentChannel> {
-    const guest = this.guests.get(identity.sandboxId) ?? new FakeGuest(this.image);
+    const guest = this.guests.get(identity.sandboxId) ?? new FakeGuest(this.image, this.cloned);
     this.guests.set(identity.sandboxId, guest);
     if (guest.unreachable) throw new InfraletError('UNAVAILABLE', 'no route to the machine');
     if (guest.enrolled) throw new InfraletError('PERMISSION_DENIED', 'the token was used before');

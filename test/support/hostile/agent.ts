@@ -132,7 +132,10 @@ export class LyingAgent implements AsyncDisposable {
       ReadLog: held,
       TrimLog: quiet,
       RemoveLog: quiet,
-      Configure: (_call, done) => done(null, { sandboxId: '' }),
+      Configure: (_call, done) =>
+        done(null, {
+          machine: { imageDigest: 'image-1', clockNanos: String(BigInt(Date.now()) * 1_000_000n), uptimeMs: '1000' },
+        }),
       Rehearse: quiet,
       RenewLease: quiet,
     };
