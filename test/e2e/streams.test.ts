@@ -55,13 +55,22 @@ test('a terminal has the size of the client’s', async () => {
   expect([result.stdout.toString().trim(), result.exitCode]).toEqual(['43 132', 0]);
 });
 
-test('twenty sessions at once, each with its own input, output and exit code', async () => {
+test('a hundred sessions at once, each with its own input, output and exit code', async () => {
+  const numbers = Array.from({ length: 100 }, (_, n) => n + 1);
+  // None ends before all are open.
+  const answers: (() => void)[] = [];
   const run = async (n: number) => {
-    const { stdout, exitCode } = await exec(`read line; echo "$line from ${n}"; exit ${n}`, { stdin: `word${n}\n` });
+    const { stdout, exitCode } = await exec(`echo up; read line; echo "$line from ${n}"; exit ${n}`, {
+      timeoutMs: 240_000,
+      onOutput: (text, send) => {
+        if (!text.includes('up')) return;
+        answers.push(() => send(`word${n}\n`));
+        if (answers.length === numbers.length) for (const answer of answers) answer();
+      },
+    });
     return [stdout.toString(), exitCode];
   };
-  const numbers = Array.from({ length: 20 }, (_, n) => n + 1);
-  expect(await Promise.all(numbers.map(run))).toEqual(numbers.map((n) => [`word${n} from ${n}\n`, n]));
+  expect(await Promise.all(numbers.map(run))).toEqual(numbers.map((n) => [`up\nword${n} from ${n}\n`, n]));
 });
 
 test('32 MiB of output, whole, without growth of the daemon', async () => {
