@@ -16,7 +16,7 @@ import type { AgentOptions } from './options.ts';
 export const LINK = 'pod-link';
 /** Until containerd moves and renames it. */
 export const POD_DEVICE = 'pod0';
-export const TABLE = 'inet infralet-pod-link';
+const TABLE = 'inet infralet-pod-link';
 /** Outer Ethernet, UDP and VXLAN headers, and IP. */
 const OVERHEAD = { 4: 50, 6: 70 } as const;
 const MAX_VNI = 2 ** 24 - 1;
@@ -65,19 +65,25 @@ export function nicOf(local: string): string {
 
 function peerOnly(port: number, remote: string, version: 4 | 6): string {
   const [own, other] = version === 6 ? ['ip6', 'ipv4'] : ['ip', 'ipv6'];
-  return [
-    `table ${TABLE}`,
-    `delete table ${TABLE}`,
-    `table ${TABLE} {`,
-    'chain input {',
-    'type filter hook input priority -300;',
-    `udp dport ${port} ${own} saddr != ${remote} drop`,
-    `udp dport ${port} meta nfproto ${other} drop`,
-    // What the tunnel brings is for the pod alone.
-    `iifname ${LINK} drop`,
+  return linkRules({
+    input: [
+      `udp dport ${port} ${own} saddr != ${remote} drop`,
+      `udp dport ${port} meta nfproto ${other} drop`,
+      // What the tunnel brings is for the pod alone.
+      `iifname ${LINK} drop`,
+    ],
+  });
+}
+
+/** Takes the place of what was there, at once. Before all else that looks at packets. */
+export function linkRules(chains: Readonly<Partial<Record<'input' | 'forward', readonly string[]>>>): string {
+  const all = Object.entries(chains).flatMap(([hook, rules]) => [
+    `chain ${hook} {`,
+    `type filter hook ${hook} priority -300;`,
+    ...rules,
     '}',
-    '}',
-  ].join('\n');
+  ]);
+  return [`table ${TABLE}`, `delete table ${TABLE}`, `table ${TABLE} {`, ...all, '}'].join('\n');
 }
 
 /** A program that makes a part of the link. */

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { InfraletError } from '../base/errors.ts';
 import type { Routed__Output } from '../gen/infralet/agent/v1/Routed.ts';
 import type { AgentOptions } from './options.ts';
-import { dropPodLink, LINK, linkCommand, nicOf, POD_DEVICE, TABLE } from './pod-link.ts';
+import { dropPodLink, LINK, linkCommand, linkRules, nicOf, POD_DEVICE } from './pod-link.ts';
 
 /** May be repeated: what an earlier try left is made anew. `mac` and `mtu` are checked; the MTU is as large as fits here. */
 export async function makeRoutedLink(
@@ -45,24 +45,16 @@ export async function makeRoutedLink(
 
 /** Between pod and NIC only, from the pod's own address only; nothing for the machine itself, or for what is local to it. */
 function podOnly(pod: string, nic: string): string {
-  return [
-    `table ${TABLE}`,
-    `delete table ${TABLE}`,
-    `table ${TABLE} {`,
-    'chain input {',
-    'type filter hook input priority -300;',
-    `iifname ${LINK} drop`,
-    '}',
-    'chain forward {',
-    'type filter hook forward priority -300;',
-    `iifname ${LINK} ip saddr != ${pod} drop`,
-    `iifname ${LINK} ip daddr 169.254.0.0/16 drop`,
-    `iifname ${LINK} meta nfproto ipv6 drop`,
-    `iifname ${LINK} oifname != "${nic}" drop`,
-    `oifname ${LINK} iifname != "${nic}" drop`,
-    // The machine is no router for anybody else.
-    `iifname "${nic}" oifname != ${LINK} drop`,
-    '}',
-    '}',
-  ].join('\n');
+  return linkRules({
+    input: [`iifname ${LINK} drop`],
+    forward: [
+      `iifname ${LINK} ip saddr != ${pod} drop`,
+      `iifname ${LINK} ip daddr 169.254.0.0/16 drop`,
+      `iifname ${LINK} meta nfproto ipv6 drop`,
+      `iifname ${LINK} oifname != "${nic}" drop`,
+      `oifname ${LINK} iifname != "${nic}" drop`,
+      // The machine is no router for anybody else.
+      `iifname "${nic}" oifname != ${LINK} drop`,
+    ],
+  });
 }

@@ -24,7 +24,7 @@ beforeAll(async () => {
   vi.stubEnv('AWS_ACCESS_KEY_ID', 'test');
   vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'test');
   const disk = await guestDisk();
-  machines = stack.use(await QemuCloud.open(async (imageId, file) => await ec2.ebs.restore(imageId, file)));
+  machines = stack.use(await QemuCloud.open('ec2', async (imageId, file) => await ec2.ebs.restore(imageId, file)));
   ec2 = stack.use(await startFakeEc2({ backend: machines }));
   ({ id: imageId } = await publish(
     { region: 'us-east-1', endpoint: ec2.endpoint, ebsEndpoint: ec2.endpoint, snapshotEvery: '10ms' },

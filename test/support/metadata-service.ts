@@ -4,6 +4,8 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
+export type CloudKind = 'ec2' | 'gce';
+
 export interface MetadataMachine {
   /** EC2's instance id; for Compute Engine zone and name, "europe-west3-a/infralet-1". */
   readonly id: string;
@@ -22,7 +24,7 @@ export interface MetadataService extends AsyncDisposable {
 
 /** @param machine who asks, by the address that asks. */
 export async function startMetadataService(
-  cloud: 'ec2' | 'gce',
+  cloud: CloudKind,
   machine: (address: string) => MetadataMachine | undefined,
   host = '127.0.0.1',
 ): Promise<MetadataService> {

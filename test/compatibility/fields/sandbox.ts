@@ -31,7 +31,7 @@ export const SANDBOX: Fields = {
   PortMapping: {
     protocol: done('TCP, UDP and, where the CNI plugin has it, SCTP'),
     container_port: limited('1 to 65535'),
-    host_port: limited('up to 65535; 0: not mapped'),
+    host_port: limited("up to 65535; 0: not mapped; refused where pods have addresses of the cloud's own"),
     host_ip: limited('an IP address'),
   },
   LinuxPodSandboxConfig: {

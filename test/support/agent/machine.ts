@@ -78,8 +78,8 @@ export class AgentWorld implements AsyncDisposable {
   }
 
   /** Starts a machine that has to ask the metadata service at `url`. */
-  async cloudMachine(url: string, args: readonly string[] = []): Promise<TestMachine> {
-    return await this.machine(undefined, { args: [`--metadata=${url}`, ...args] });
+  async cloudMachine(url: string, args: readonly string[] = [], onExit?: () => void): Promise<TestMachine> {
+    return await this.machine(undefined, { args: [`--metadata=${url}`, ...args], ...(onExit ? { onExit } : {}) });
   }
 
   async containerd(machineDir: string): Promise<FakeContainerd> {
@@ -121,6 +121,8 @@ export interface MachineOptions {
   /** Command line before the agent's options. @default the agent from source */
   readonly program?: readonly string[];
   readonly args?: readonly string[];
+  /** It has ended, by itself or not. */
+  readonly onExit?: () => void;
   /** A network namespace to run in, and the address there that it listens on. @default this one, loopback */
   readonly place?: { readonly netns: string; readonly host: string };
 }
@@ -176,7 +178,10 @@ export class TestMachine implements AsyncDisposable {
     // A test that runs out of time disposes of nothing; its agent must not outlive it all the same.
     const reap = (): void => void child.kill('SIGKILL');
     process.once('exit', reap);
-    child.once('exit', () => process.off('exit', reap));
+    child.once('exit', () => {
+      process.off('exit', reap);
+      this.#options.onExit?.();
+    });
     const from = this.lines.length;
     const raw: string[] = [];
     createInterface({ input: child.stderr }).on('line', (line) => {

@@ -3,6 +3,7 @@
  * that lag, capacity by (type, zone, market), ends with reasons. Time is real or the test's; nothing is random.
  */
 import { Buffer } from 'node:buffer';
+import { furtherAddress, type Hardware, type LaunchBackend } from '../cloud/backend.ts';
 import { FakeEbs } from './ebs.ts';
 
 export interface FakeType {
@@ -31,17 +32,6 @@ export interface FakeInstance {
   ended: { readonly at: number; readonly code: string; readonly message: string } | undefined;
   stopped: boolean;
   console: string;
-}
-
-/** What a machine really is: nothing, or a virtual machine (test/support/cloud/qemu-cloud.ts). */
-export interface LaunchBackend {
-  /** Switches the machine on, the first time or again. `onOff`: it went off by itself. */
-  start(instance: FakeInstance, onOff: () => void): Promise<void>;
-  /** Switches it off; its disk stays. */
-  halt(instance: FakeInstance): Promise<void>;
-  /** Ends it for good. */
-  remove(instance: FakeInstance): Promise<void>;
-  console(instance: FakeInstance): Promise<string>;
 }
 
 export interface FakeVolume {
@@ -147,7 +137,7 @@ export class FakeCloud {
   }
 
   async #switchOn(instance: FakeInstance): Promise<void> {
-    await this.options.backend?.start(instance, () => {
+    await this.options.backend?.start(hardware(instance), () => {
       if (instance.request['InstanceInitiatedShutdownBehavior'] !== 'terminate') instance.stopped = true;
       else void this.end(instance, 'Client.InstanceInitiatedShutdown', 'Instance initiated shutdown');
     });
@@ -155,7 +145,7 @@ export class FakeCloud {
 
   async stop(instance: FakeInstance): Promise<void> {
     instance.stopped = true;
-    await this.options.backend?.halt(instance);
+    await this.options.backend?.halt(instance.id);
   }
 
   async start(instance: FakeInstance): Promise<void> {
@@ -165,7 +155,7 @@ export class FakeCloud {
   }
 
   async console(instance: FakeInstance): Promise<string> {
-    return (await this.options.backend?.console(instance)) ?? instance.console;
+    return (await this.options.backend?.console(instance.id)) ?? instance.console;
   }
 
   #make({ token, type, zone, market, userData, tags, secondaries = 0, request }: RunRequest): FakeInstance {
@@ -180,7 +170,7 @@ export class FakeCloud {
       zone,
       market,
       address,
-      secondaries: Array.from({ length: secondaries }, (_, index) => address.replace('10.20.', `10.${21 + index}.`)),
+      secondaries: Array.from({ length: secondaries }, (_, index) => furtherAddress(address, index + 1)),
       launchedAt: this.options.now(),
       userData,
       request,
@@ -226,6 +216,14 @@ export class FakeCloud {
   async end(instance: FakeInstance, code: string, message: string): Promise<void> {
     if (instance.ended) return;
     instance.ended = { at: this.options.now(), code, message };
-    await this.options.backend?.remove(instance);
+    await this.options.backend?.remove(instance.id);
   }
+}
+
+function hardware({ id, address, request, userData, market }: FakeInstance): Hardware {
+  return {
+    ...{ id, address, spot: market === 'spot', userData: Buffer.from(userData, 'base64').toString() },
+    image: request['ImageId'] ?? '',
+    diskGib: Number(request['BlockDeviceMapping.1.Ebs.VolumeSize']),
+  };
 }

@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { json } from 'node:stream/consumers';
 
+import { furtherAddress, type Hardware, type LaunchBackend } from '../cloud/backend.ts';
 import { FakeStorage } from './storage.ts';
 
 type Json = Readonly<Record<string, unknown>>;
@@ -39,6 +40,10 @@ export interface FakeGceOptions {
   /** Calls of all kinds per minute; the rest is refused. */
   readonly callsPerMinute: number;
   readonly now: () => number;
+  /** What machines really are. @default nothing */
+  readonly backend?: LaunchBackend;
+  /** First two numbers of all addresses; aliases come out of the next network. */
+  readonly network: string;
 }
 
 export interface FakeGce extends AsyncDisposable {
@@ -86,6 +91,7 @@ export async function startFakeGce(options: Partial<FakeGceOptions> = {}): Promi
     zones: ['us-east1-b', 'us-east1-c'],
     callsPerMinute: 1500,
     now: Date.now,
+    network: '10.30',
     ...options,
   };
   const world = new World(settings);
@@ -138,7 +144,7 @@ class World {
     try {
       this.#limit();
       this.#scripted(`${method} ${path}`, 'before');
-      const result = this.#route(method, path, url.searchParams, body);
+      const result = await this.#route(method, path, url.searchParams, body);
       this.#scripted(`${method} ${path}`, 'after');
       response.end(JSON.stringify(result));
     } catch (error) {
@@ -172,7 +178,7 @@ class World {
       );
   }
 
-  #route(method: string, path: string, query: URLSearchParams, body: Json): Json {
+  async #route(method: string, path: string, query: URLSearchParams, body: Json): Promise<Json> {
     const [first, zone = '', kind, name = '', verb] = path.split('/');
     if (method === 'GET' && path === 'aggregated/instances')
       return this.#aggregated('instances', this.#visible(), query);
@@ -192,18 +198,32 @@ class World {
     }
     if (kind === 'disks' && method === 'DELETE') return this.#begin(() => this.disks.delete(`${zone}/${name}`));
     if (kind !== 'instances') throw new HttpFault(404, 'notFound', `no ${path}`);
-    if (method === 'POST' && name === '') return this.#insert(zone, body, query.get('requestId') ?? '');
+    if (method === 'POST' && name === '') return await this.#insert(zone, body, query.get('requestId') ?? '');
     const instance = this.instances.get(`${zone}/${name}`);
     if (!instance) throw new HttpFault(404, 'notFound', `The resource '${path}' was not found`);
-    if (method === 'DELETE') return this.#begin(() => this.instances.delete(`${zone}/${name}`));
+    const { backend } = this.#options;
+    const id = `${zone}/${name}`;
+    if (method === 'DELETE') {
+      await backend?.remove(id);
+      return this.#begin(() => this.instances.delete(id));
+    }
     if (method === 'POST' && verb === 'attachDisk') return this.#attach(zone, name, body);
     if (method === 'POST' && verb === 'detachDisk') {
-      const id = `${zone}/${query.get('deviceName') ?? ''}`;
-      return this.#begin(() => this.disks.set(id, { ...this.disks.get(id), users: [] }));
+      const disk = `${zone}/${query.get('deviceName') ?? ''}`;
+      return this.#begin(() => this.disks.set(disk, { ...this.disks.get(disk), users: [] }));
     }
-    if (method === 'POST' && verb === 'suspend') return this.#begin(() => (instance.status = 'SUSPENDED'));
-    if (method === 'POST' && verb === 'resume') return this.#begin(() => (instance.status = 'RUNNING'));
-    if (verb === 'serialPort') return { contents: instance.console, start: '0', next: String(instance.console.length) };
+    if (method === 'POST' && verb === 'suspend') {
+      await backend?.halt(id);
+      return this.#begin(() => (instance.status = 'SUSPENDED'));
+    }
+    if (method === 'POST' && verb === 'resume') {
+      await this.#switchOn(instance);
+      return this.#begin(() => (instance.status = 'RUNNING'));
+    }
+    if (verb === 'serialPort') {
+      const contents = (await backend?.console(id)) ?? instance.console;
+      return { contents, start: '0', next: String(contents.length) };
+    }
     return shown(instance);
   }
 
@@ -236,7 +256,7 @@ class World {
     return { name: image['name'] };
   }
 
-  #insert(zone: string, resource: Json, requestId: string): Json {
+  async #insert(zone: string, resource: Json, requestId: string): Promise<Json> {
     const before = this.#requests.get(requestId);
     if (before !== undefined) return this.#operation(before);
     const name = String(resource['name']);
@@ -259,19 +279,28 @@ class World {
       zone,
       name,
       resource,
-      address: `10.30.${this.#count >> 8}.${this.#count & 255}`,
+      address: `${this.#options.network}.${this.#count >> 8}.${this.#count & 255}`,
       createdAt: this.#options.now(),
       status: 'STAGING',
       statusMessage: '',
       console: `[    0.000000] fake machine ${name} has started\n`,
     };
     this.instances.set(`${zone}/${name}`, instance);
+    await this.#switchOn(instance);
     return this.#remember(
       requestId,
       this.#begin(() => {
-        instance.status = 'RUNNING';
+        if (instance.status === 'STAGING') instance.status = 'RUNNING';
       }),
     );
+  }
+
+  async #switchOn(instance: FakeGceInstance): Promise<void> {
+    await this.#options.backend?.start(hardware(instance), () => {
+      // Its disk stays until somebody deletes it.
+      instance.status = 'TERMINATED';
+      instance.statusMessage = 'it was shut down from within';
+    });
   }
 
   #remember(requestId: string, operation: Json): Json {
@@ -349,6 +378,19 @@ function shown({ resource, name, zone, address, createdAt, status, statusMessage
   };
 }
 
+function hardware({ zone, name, address, resource }: FakeGceInstance): Hardware {
+  const [disk] = (resource['disks'] ?? []) as readonly { readonly initializeParams?: Json }[];
+  const { items = [] } = (resource['metadata'] ?? {}) as { readonly items?: readonly Json[] };
+  const userData = items.find(({ key }) => key === 'infralet-user-data')?.['value'];
+  return {
+    ...{ id: `${zone}/${name}`, address },
+    image: String(disk?.initializeParams?.['sourceImage']).replace(/^.*\//, ''),
+    diskGib: Number(disk?.initializeParams?.['diskSizeGb']),
+    userData: typeof userData === 'string' ? userData : undefined,
+    spot: (resource['scheduling'] as Json | undefined)?.['provisioningModel'] === 'SPOT',
+  };
+}
+
 /** "/32" asks for any one address of a range; what is shown is the one that was taken. */
 function aliases(resource: Json, address: string): Json {
   const [nic] = (resource['networkInterfaces'] ?? []) as readonly Json[];
@@ -356,7 +398,7 @@ function aliases(resource: Json, address: string): Json {
   return {
     aliasIpRanges: asked.map((each) => ({
       ...each,
-      ipCidrRange: address.replace('10.30.', '10.31.') + String(each['ipCidrRange']),
+      ipCidrRange: furtherAddress(address) + String(each['ipCidrRange']),
     })),
   };
 }
