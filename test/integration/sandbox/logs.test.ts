@@ -45,6 +45,8 @@ let world: World;
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'pod-logs-'));
   world = await World.make(directory, {
+    // One test waits for it to pass.
+    machine: { channelWait: '1s' },
     reconciler: { retryInitial: '1ms' },
     containerLog: { guestBuffer: '64Ki', fullRetry: '5ms', endWait: '50ms' },
   });
