@@ -114,10 +114,16 @@ export class Logs {
 
   remove(name: string): void {
     const directory = this.path(name);
-    // In the directory are the keeper and the program that it runs.
-    const running = keepersOf(directory);
-    rmSync(directory, { recursive: true, force: true });
-    for (const pid of running) process.kill(pid, 'SIGKILL');
+    // In the directory are the keeper and the program that it runs. Either may end by itself at any moment, and may have
+    // made another file while it was told to end.
+    for (const pid of keepersOf(directory)) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if (!hasErrno(error, 'ESRCH')) throw error;
+      }
+    }
+    rmSync(directory, { recursive: true, force: true, maxRetries: 10, retryDelay: 1 });
   }
 }
 
