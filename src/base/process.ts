@@ -10,11 +10,14 @@ export interface RunOptions {
   readonly cwd?: string;
   /** Bytes or text for standard input; secrets go here or into a file, never into argv. */
   readonly input?: string | Uint8Array;
-  /** Most bytes kept of stdout and of stderr. @default 8 MiB */
-  readonly maxOutputBytes?: number;
   /** Called with each line of stderr, for progress. */
   readonly onStderrLine?: (line: string) => void;
 }
+
+/** Most that is kept of stdout and of stderr. */
+const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
+/** Of stderr, in an error's message. */
+const TAIL_CHARACTERS = 2000;
 
 export interface RunResult {
   readonly exitCode: number;
@@ -28,7 +31,7 @@ export async function tryRun(file: string, args: readonly string[], options: Run
     cancelSignal: options.signal,
     timeout: options.timeoutMs,
     forceKillAfterDelay: 2000,
-    maxBuffer: options.maxOutputBytes ?? 8 * 1024 * 1024,
+    maxBuffer: MAX_OUTPUT_BYTES,
     reject: false,
     stripFinalNewline: false,
     ...(options.env ? { env: options.env } : {}),
@@ -70,7 +73,7 @@ export async function run(file: string, args: readonly string[], options: RunOpt
   return result.stdout;
 }
 
-function tail(text: string, characters = 2000): string {
+function tail(text: string): string {
   const trimmed = text.trim();
-  return trimmed.length <= characters ? trimmed : `…${trimmed.slice(-characters)}`;
+  return trimmed.length <= TAIL_CHARACTERS ? trimmed : `…${trimmed.slice(-TAIL_CHARACTERS)}`;
 }

@@ -48,10 +48,10 @@ async function readConfig(path: string): Promise<Config> {
 }
 
 /** Fills in what depends on this host and on other settings. */
-function resolveDefaults(config: Config, host: string = hostname()): Config {
+function resolveDefaults(config: Config): Config {
   return {
     ...config,
-    node: config.node === '' ? host : config.node,
+    node: config.node === '' ? hostname() : config.node,
     guestImageDir: config.guestImageDir === '' ? join(config.stateDir, 'guest') : config.guestImageDir,
   };
 }

@@ -2,7 +2,7 @@
  * Optional parts of the CRI, as Status reports them and as requests are checked. One list for both: what a request asks
  * for beyond it is refused, never silently ignored.
  */
-export interface Features {
+interface Features {
   /** Mount.recursive_read_only. */
   readonly recursiveReadOnlyMounts: boolean;
   /** NamespaceOption.userns_options with mode POD. */

@@ -2,7 +2,7 @@
 import type { ContainerConfig__Output } from '../../gen/runtime/v1/ContainerConfig.ts';
 import type { LinuxContainerSecurityContext__Output } from '../../gen/runtime/v1/LinuxContainerSecurityContext.ts';
 import type { Mount__Output } from '../../gen/runtime/v1/Mount.ts';
-import { FEATURES, type Features } from '../features.ts';
+import { FEATURES } from '../features.ts';
 import {
   absent,
   absolutePath,
@@ -45,11 +45,7 @@ const MOUNT_OPTIONS = [
 /** The CNCF's Container Device Interface: vendor/class=device. */
 const CDI_NAME = /^[A-Za-z][A-Za-z0-9_.-]*\/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*$/;
 
-export function checkContainerConfig(
-  path: string,
-  given: ContainerConfig__Output | null,
-  features: Features = FEATURES,
-): ContainerConfig__Output {
+export function checkContainerConfig(path: string, given: ContainerConfig__Output | null): ContainerConfig__Output {
   const config = required(path, given);
   const metadata = required(`${path}.metadata`, config.metadata);
   name(`${path}.metadata.name`, metadata.name);
@@ -58,17 +54,17 @@ export function checkContainerConfig(
   checkArguments(`${path}.args`, config.args);
   if (config.workingDir !== '') absolutePath(`${path}.working_dir`, config.workingDir);
   checkEnvironment(`${path}.envs`, config);
-  for (const [index, mount] of config.mounts.entries()) checkMount(`${path}.mounts[${index}]`, mount, features);
-  checkDevices(path, config, features);
+  for (const [index, mount] of config.mounts.entries()) checkMount(`${path}.mounts[${index}]`, mount);
+  checkDevices(path, config);
   checkPairs(`${path}.labels`, config.labels);
   checkPairs(`${path}.annotations`, config.annotations);
   checkLogPath(`${path}.log_path`, config.logPath);
   knownEnum(`${path}.stop_signal`, config.stopSignal);
-  if (config.stopSignal !== 'SIGNAL_RUNTIME_DEFAULT' && !features.stopSignals) {
+  if (config.stopSignal !== 'SIGNAL_RUNTIME_DEFAULT' && !FEATURES.stopSignals) {
     invalid(`${path}.stop_signal`, 'is not supported; set STOPSIGNAL in the image');
   }
   checkResources(`${path}.linux.resources`, config.linux?.resources ?? null);
-  checkSecurity(`${path}.linux.security_context`, config.linux?.securityContext ?? null, features);
+  checkSecurity(`${path}.linux.security_context`, config.linux?.securityContext ?? null);
   absent(`${path}.windows`, config.windows, 'containers run Linux here');
   return config;
 }
@@ -95,7 +91,7 @@ function checkEnvironment(path: string, { envs }: ContainerConfig__Output): void
   }
 }
 
-function checkMount(path: string, mount: Mount__Output, features: Features): void {
+function checkMount(path: string, mount: Mount__Output): void {
   absolutePath(`${path}.container_path`, mount.containerPath);
   oneOf(`${path}.propagation`, mount.propagation, [
     'PROPAGATION_PRIVATE',
@@ -103,13 +99,13 @@ function checkMount(path: string, mount: Mount__Output, features: Features): voi
     'PROPAGATION_BIDIRECTIONAL',
   ]);
   if (mount.image?.image) {
-    if (!features.imageVolumes) invalid(`${path}.image`, 'image volumes are not supported');
+    if (!FEATURES.imageVolumes) invalid(`${path}.image`, 'image volumes are not supported');
   } else {
     absolutePath(`${path}.host_path`, mount.hostPath);
     noParent(`${path}.host_path`, mount.hostPath);
   }
   if (mount.recursiveReadOnly) {
-    if (!features.recursiveReadOnlyMounts) invalid(`${path}.recursive_read_only`, 'is not supported');
+    if (!FEATURES.recursiveReadOnlyMounts) invalid(`${path}.recursive_read_only`, 'is not supported');
     if (!mount.readonly) invalid(`${path}.recursive_read_only`, 'needs readonly');
     if (mount.propagation !== 'PROPAGATION_PRIVATE')
       invalid(`${path}.recursive_read_only`, 'needs private propagation');
@@ -117,9 +113,9 @@ function checkMount(path: string, mount: Mount__Output, features: Features): voi
   for (const [index, option] of mount.mountOptions.entries()) {
     oneOf(`${path}.mount_options[${index}]`, option, MOUNT_OPTIONS);
   }
-  if (mount.mountOptions.length > 0 && !features.mountOptions) invalid(`${path}.mount_options`, 'are not supported');
+  if (mount.mountOptions.length > 0 && !FEATURES.mountOptions) invalid(`${path}.mount_options`, 'are not supported');
   for (const field of ['uidMappings', 'gidMappings'] as const) {
-    if (mount[field].length > 0 && !features.userNamespaces) invalid(`${path}.${field}`, 'are not supported');
+    if (mount[field].length > 0 && !FEATURES.userNamespaces) invalid(`${path}.${field}`, 'are not supported');
     for (const [index, mapping] of mount[field].entries()) checkRange(`${path}.${field}[${index}]`, mapping);
   }
   if (mount.uidMappings.length > 0 !== mount.gidMappings.length > 0) {
@@ -127,7 +123,7 @@ function checkMount(path: string, mount: Mount__Output, features: Features): voi
   }
 }
 
-function checkDevices(path: string, { devices, CDIDevices }: ContainerConfig__Output, features: Features): void {
+function checkDevices(path: string, { devices, CDIDevices }: ContainerConfig__Output): void {
   for (const [index, device] of devices.entries()) {
     const at = `${path}.devices[${index}]`;
     absolutePath(`${at}.container_path`, device.containerPath);
@@ -142,16 +138,16 @@ function checkDevices(path: string, { devices, CDIDevices }: ContainerConfig__Ou
       invalid(`${path}.CDI_devices[${index}].name`, `must be of the form vendor.com/class=name, is ${quote(device)}`);
     }
   }
-  if (CDIDevices.length > 0 && !features.cdiDevices) {
+  if (CDIDevices.length > 0 && !FEATURES.cdiDevices) {
     invalid(`${path}.CDI_devices`, "are not supported: this node's devices are not in the pod's machine");
   }
 }
 
-function checkSecurity(path: string, context: LinuxContainerSecurityContext__Output | null, features: Features): void {
+function checkSecurity(path: string, context: LinuxContainerSecurityContext__Output | null): void {
   if (!context) return;
-  checkNamespaces(`${path}.namespace_options`, context.namespaceOptions, CONTAINER_PID_MODES, features);
-  checkUsers(path, context, features);
-  checkProfiles(path, context, features);
+  checkNamespaces(`${path}.namespace_options`, context.namespaceOptions, CONTAINER_PID_MODES);
+  checkUsers(path, context);
+  checkProfiles(path, context);
   for (const [field, list] of [
     ['add_capabilities', context.capabilities?.addCapabilities],
     ['drop_capabilities', context.capabilities?.dropCapabilities],

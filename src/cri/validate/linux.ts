@@ -8,7 +8,7 @@ import type { NamespaceOption__Output } from '../../gen/runtime/v1/NamespaceOpti
 import type { SELinuxOption__Output } from '../../gen/runtime/v1/SELinuxOption.ts';
 import type { SecurityProfile__Output } from '../../gen/runtime/v1/SecurityProfile.ts';
 import { profileOfPath } from '../../volume/seccomp.ts';
-import type { Features } from '../features.ts';
+import { FEATURES } from '../features.ts';
 import { invalid, nonEmpty, oneOf, quote, range64, text } from './fields.ts';
 
 const MAX_ID = 2n ** 32n - 2n;
@@ -23,7 +23,6 @@ export function checkNamespaces(
   path: string,
   options: NamespaceOption__Output | null,
   pidModes: readonly string[],
-  features: Features,
 ): void {
   if (!options) return;
   oneOf(`${path}.network`, options.network, ['POD', 'NODE']);
@@ -33,7 +32,7 @@ export function checkNamespaces(
   const users = options.usernsOptions;
   if (!users) return;
   oneOf(`${path}.userns_options.mode`, users.mode, ['POD', 'NODE']);
-  if (users.mode === 'POD' && !features.userNamespaces) {
+  if (users.mode === 'POD' && !FEATURES.userNamespaces) {
     invalid(`${path}.userns_options.mode`, 'user namespaces are not supported; the pod has its own kernel');
   }
   if (users.mode === 'NODE' && (users.uids.length > 0 || users.gids.length > 0)) {
@@ -69,7 +68,7 @@ interface Users {
   readonly supplementalGroupsPolicy: string;
 }
 
-export function checkUsers(path: string, users: Users, features: Features): void {
+export function checkUsers(path: string, users: Users): void {
   if (users.runAsUser) range64(`${path}.run_as_user.value`, users.runAsUser.value, 0n, MAX_ID);
   if (users.runAsUser && users.runAsUsername) {
     invalid(`${path}.run_as_username`, 'must not be set together with run_as_user');
@@ -83,7 +82,7 @@ export function checkUsers(path: string, users: Users, features: Features): void
     range64(`${path}.supplemental_groups[${index}]`, group, 0n, MAX_ID);
   }
   oneOf(`${path}.supplemental_groups_policy`, users.supplementalGroupsPolicy, ['Merge', 'Strict']);
-  if (users.supplementalGroupsPolicy === 'Strict' && !features.supplementalGroupsPolicy) {
+  if (users.supplementalGroupsPolicy === 'Strict' && !FEATURES.supplementalGroupsPolicy) {
     invalid(`${path}.supplemental_groups_policy`, 'Strict is not supported');
   }
 }
@@ -104,12 +103,12 @@ interface Profiles {
 }
 
 /** What confines processes beside capabilities; a machine has what its kernel has. */
-export function checkProfiles(path: string, profiles: Profiles, features: Features): void {
+export function checkProfiles(path: string, profiles: Profiles): void {
   checkProfile(`${path}.seccomp`, profiles.seccomp);
   checkProfilePath(`${path}.seccomp_profile_path`, profiles.seccompProfilePath);
   checkProfile(`${path}.apparmor`, profiles.apparmor);
   checkProfilePath(`${path}.apparmor_profile`, profiles.apparmorProfile ?? '');
-  if (!features.appArmor) {
+  if (!FEATURES.appArmor) {
     const why = "AppArmor is not in the pod's machine; leave it out or ask for Unconfined";
     if ((profiles.apparmor?.profileType ?? 'Unconfined') !== 'Unconfined') invalid(`${path}.apparmor`, why);
     if (!['', 'unconfined'].includes(profiles.apparmorProfile ?? '')) invalid(`${path}.apparmor_profile`, why);

@@ -2,18 +2,13 @@
 import { isIP } from 'node:net';
 import type { LinuxPodSandboxConfig__Output } from '../../gen/runtime/v1/LinuxPodSandboxConfig.ts';
 import type { PodSandboxConfig__Output } from '../../gen/runtime/v1/PodSandboxConfig.ts';
-import { FEATURES, type Features } from '../features.ts';
 import { absent, absolutePath, invalid, name, noParent, oneOf, range, required, text, word } from './fields.ts';
 import { checkNamespaces, checkPairs, checkProfiles, checkResources, checkUsers, POD_PID_MODES } from './linux.ts';
 
 /** HOST_NAME_MAX of Linux. */
 const MAX_HOSTNAME = 64;
 
-export function checkSandboxConfig(
-  path: string,
-  given: PodSandboxConfig__Output | null,
-  features: Features = FEATURES,
-): PodSandboxConfig__Output {
+export function checkSandboxConfig(path: string, given: PodSandboxConfig__Output | null): PodSandboxConfig__Output {
   const config = required(path, given);
   const metadata = required(`${path}.metadata`, config.metadata);
   name(`${path}.metadata.name`, metadata.name);
@@ -28,7 +23,7 @@ export function checkSandboxConfig(
   checkPorts(`${path}.port_mappings`, config);
   checkPairs(`${path}.labels`, config.labels);
   checkPairs(`${path}.annotations`, config.annotations);
-  if (config.linux) checkLinux(`${path}.linux`, config.linux, features);
+  if (config.linux) checkLinux(`${path}.linux`, config.linux);
   absent(`${path}.windows`, config.windows, 'pods run Linux here');
   return config;
 }
@@ -64,7 +59,7 @@ function checkPorts(path: string, { portMappings }: PodSandboxConfig__Output): v
   }
 }
 
-function checkLinux(path: string, linux: LinuxPodSandboxConfig__Output, features: Features): void {
+function checkLinux(path: string, linux: LinuxPodSandboxConfig__Output): void {
   text(`${path}.cgroup_parent`, linux.cgroupParent, 4095);
   for (const [key, value] of Object.entries(linux.sysctls)) {
     const at = `${path}.sysctls[${JSON.stringify(key)}]`;
@@ -76,7 +71,7 @@ function checkLinux(path: string, linux: LinuxPodSandboxConfig__Output, features
   const context = linux.securityContext;
   if (!context) return;
   const at = `${path}.security_context`;
-  checkNamespaces(`${at}.namespace_options`, context.namespaceOptions, POD_PID_MODES, features);
-  checkUsers(at, context, features);
-  checkProfiles(at, context, features);
+  checkNamespaces(`${at}.namespace_options`, context.namespaceOptions, POD_PID_MODES);
+  checkUsers(at, context);
+  checkProfiles(at, context);
 }
